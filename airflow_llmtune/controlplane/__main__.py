@@ -1,0 +1,80 @@
+"""``python -m airflow_llmtune.controlplane``: the control plane in the foreground, until SIGINT or SIGTERM."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from queue import SimpleQueue
+
+from airflow_llmtune.controlplane.plane import ControlPlane, StartError
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog="python -m airflow_llmtune.controlplane",
+        description="A Kubernetes API server with Katib whose pods are processes of this machine.",
+    )
+    made.add_argument("--kubeconfig", type=Path, required=True, metavar="PATH", help="where to write how to reach it")
+    made.add_argument("--port", type=int, default=0, help="default: any free one")
+    made.add_argument("--host", default="127.0.0.1", help="a loopback address (default: %(default)s)")
+    made.add_argument("--state-dir", type=Path, metavar="DIR", help="logs and volumes of pods (default: temporary)")
+    made.add_argument(
+        "--image",
+        action="append",
+        type=_image,
+        metavar="NAME=PREFIX",
+        help="where the programs of an image are, such as a virtual environment; without any, all images run "
+        "the programs of this machine",
+    )
+    made.add_argument(
+        "--namespace",
+        action="append",
+        metavar="NAME",
+        help="a namespace to make, may be repeated (default: default)",
+    )
+    return made
+
+
+def _image(text: str) -> tuple[str, Path]:
+    name, separator, prefix = text.partition("=")
+    if not separator or not name or not Path(prefix).is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PREFIX with an existing folder")
+    return name, Path(prefix)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parser().parse_args(arguments)
+    # A SimpleQueue, for its put may interrupt its own get; blocking the signals instead would also block them
+    # in every process of a pod.
+    stop_requests: SimpleQueue[int] = SimpleQueue()
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, lambda number, _: stop_requests.put(number))
+    try:
+        _serve(options, stop_requests)
+    except StartError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _serve(options: argparse.Namespace, stop_requests: SimpleQueue[int]) -> None:
+    with ControlPlane(
+        host=options.host,
+        port=options.port,
+        state_dir=options.state_dir,
+        images=dict(options.image) if options.image else None,
+        namespaces=options.namespace or ["default"],
+    ) as plane:
+        try:
+            plane.write_kubeconfig(options.kubeconfig)
+        except OSError as error:
+            raise StartError(f"cannot write the kubeconfig {options.kubeconfig}: {error.strerror}") from error
+        print(f"control plane ready at {plane.url}, kubeconfig {options.kubeconfig}", flush=True)
+        stop_requests.get()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

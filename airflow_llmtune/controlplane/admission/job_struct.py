@@ -1,0 +1,106 @@
+"""The fields of ``batch/v1`` Job down to its containers, for Katib's strict check of a trial template.
+
+What nobody mistypes in a trial (affinity, probes, volume sources, …) is taken as it is.
+"""
+
+from __future__ import annotations
+
+from airflow_llmtune.controlplane.admission.structs import ANY, FieldType, ListOf, MapOf, Struct
+
+
+def _fields(types: dict[FieldType, str]) -> dict[str, FieldType]:
+    return {name: type_ for type_, names in types.items() for name in names.split()}
+
+
+_META = Struct(
+    "ObjectMeta",
+    {
+        **_fields({"string": "name generateName namespace uid resourceVersion selfLink", "int64": "generation"}),
+        "labels": MapOf("string"),
+        "annotations": MapOf("string"),
+        "finalizers": ListOf("string"),
+        "ownerReferences": ANY,
+        "managedFields": ANY,
+        "creationTimestamp": ANY,
+        "deletionTimestamp": ANY,
+        "deletionGracePeriodSeconds": "int64",
+    },
+)
+
+_ENV = ListOf(Struct("EnvVar", {"name": "string", "value": "string", "valueFrom": ANY}))
+
+_MOUNTS = ListOf(
+    Struct(
+        "VolumeMount",
+        _fields(
+            {"string": "name mountPath subPath subPathExpr mountPropagation recursiveReadOnly", "bool": "readOnly"}
+        ),
+    )
+)
+
+_PORTS = ListOf(Struct("ContainerPort", _fields({"string": "name protocol hostIP", "int32": "containerPort hostPort"})))
+
+_CONTAINERS = ListOf(
+    Struct(
+        "Container",
+        {
+            **_fields(
+                {
+                    "string": "name image workingDir imagePullPolicy terminationMessagePath "
+                    "terminationMessagePolicy restartPolicy",
+                    "bool": "stdin stdinOnce tty",
+                    ANY: "envFrom livenessProbe readinessProbe startupProbe lifecycle securityContext "
+                    "volumeDevices resizePolicy restartPolicyRules",
+                }
+            ),
+            "command": ListOf("string"),
+            "args": ListOf("string"),
+            "env": _ENV,
+            "ports": _PORTS,
+            "volumeMounts": _MOUNTS,
+            # Quantities may be numbers or texts, so limits and requests are left alone.
+            "resources": Struct("ResourceRequirements", _fields({ANY: "limits requests claims"})),
+        },
+    )
+)
+
+_POD_SPEC = Struct(
+    "PodSpec",
+    {
+        **_fields(
+            {
+                "string": "restartPolicy dnsPolicy serviceAccountName serviceAccount nodeName hostname subdomain "
+                "schedulerName priorityClassName preemptionPolicy runtimeClassName hostnameOverride",
+                "bool": "automountServiceAccountToken hostNetwork hostPID hostIPC shareProcessNamespace "
+                "enableServiceLinks setHostnameAsFQDN hostUsers",
+                "int64": "terminationGracePeriodSeconds activeDeadlineSeconds",
+                "int32": "priority",
+                ANY: "volumes ephemeralContainers securityContext affinity tolerations hostAliases dnsConfig "
+                "readinessGates overhead topologySpreadConstraints os schedulingGates resourceClaims resources "
+                "imagePullSecrets",
+            }
+        ),
+        "nodeSelector": MapOf("string"),
+        "containers": _CONTAINERS,
+        "initContainers": _CONTAINERS,
+    },
+)
+
+_JOB_SPEC = Struct(
+    "JobSpec",
+    {
+        **_fields(
+            {
+                "int32": "parallelism completions backoffLimit backoffLimitPerIndex maxFailedIndexes "
+                "ttlSecondsAfterFinished",
+                "int64": "activeDeadlineSeconds",
+                "bool": "manualSelector suspend",
+                "string": "completionMode podReplacementPolicy managedBy",
+                ANY: "podFailurePolicy successPolicy selector",
+            }
+        ),
+        "template": Struct("PodTemplateSpec", {"metadata": _META, "spec": _POD_SPEC}),
+    },
+)
+
+JOB = Struct("Job", {"apiVersion": "string", "kind": "string", "metadata": _META, "spec": _JOB_SPEC, "status": ANY})

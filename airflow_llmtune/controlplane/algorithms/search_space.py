@@ -1,0 +1,129 @@
+"""Katib's parameter specs, parsed from their texts, and values as the texts that Katib passes on. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+Assignments = dict[str, str]
+"""One parameter set: name to value, all texts."""
+
+MAX_LISTED_VALUES = 100_000
+
+
+class InvalidSettingsError(Exception):
+    """The algorithm cannot work with these settings or this space; the text is what the user reads."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """``categorical`` or ``discrete``: one of these texts."""
+
+    name: str
+    options: tuple[str, ...]
+
+    def values(self) -> list[str]:
+        return list(self.options)
+
+
+@dataclass(frozen=True)
+class Range:
+    """``int`` or ``double`` between two bounds, both included; ``step`` counts from ``low``."""
+
+    name: str
+    low: Decimal
+    high: Decimal
+    step: Decimal | None
+    is_int: bool
+    distribution: str = "uniform"
+
+    @property
+    def is_log(self) -> bool:
+        return self.distribution in {"logUniform", "logNormal"}
+
+    @property
+    def is_normal(self) -> bool:
+        return self.distribution in {"normal", "logNormal"}
+
+    def values(self) -> list[str]:
+        """All values on the grid; an int without a step has step 1."""
+        step = self.step or (Decimal(1) if self.is_int else None)
+        if step is None:
+            raise InvalidSettingsError(f"Param: {self.name} step is nil")
+        count = int((self.high - self.low) / step) + 1
+        if count > MAX_LISTED_VALUES:
+            raise InvalidSettingsError(f"Param: {self.name} has {count} values, more than {MAX_LISTED_VALUES}")
+        return [self.text(float(self.low + index * step)) for index in range(count)]
+
+    def text(self, number: float) -> str:
+        """As Python prints it, put on the grid without the noise of binary fractions."""
+        if self.is_int:
+            return str(self._int_text(number))
+        if self.step is not None:
+            return str(float(self._on_grid(number)))
+        return str(number)
+
+    def _int_text(self, number: float) -> int:
+        if self.step is not None:
+            return int(self._on_grid(number))
+        return int(number)
+
+    def _on_grid(self, number: float) -> Decimal:
+        assert self.step is not None
+        return self.low + self.step * round((Decimal(repr(number)) - self.low) / self.step)
+
+
+Parameter = Choice | Range
+
+
+def parse(parameters: Sequence[Mapping[str, Any]]) -> list[Parameter]:
+    """Differs from Katib: a space that cannot be drawn from is refused, not tried again without end."""
+    return [_parse_one(parameter) for parameter in parameters]
+
+
+def _parse_one(parameter: Mapping[str, Any]) -> Parameter:
+    name, type_, space = parameter["name"], parameter["parameterType"], parameter.get("feasibleSpace") or {}
+    if type_ in {"categorical", "discrete"}:
+        options = tuple(space.get("list") or ())
+        if not options:
+            raise InvalidSettingsError(f"Param: {name} feasibleSpace.list is empty")
+        return Choice(name, options)
+    is_int = type_ == "int"
+    low, high = (_number(name, bound, space.get(bound, ""), is_int) for bound in ("min", "max"))
+    step = _number(name, "step", space["step"], is_int) if space.get("step") else None
+    distribution = space.get("distribution") or "uniform"
+    parsed = Range(name, low, high, step, is_int, distribution)
+    _check_range(parsed)
+    return parsed
+
+
+def _number(name: str, bound: str, text: str, is_int: bool) -> Decimal:
+    try:
+        number = Decimal(text)
+    except InvalidOperation:
+        number = Decimal("NaN")
+    if not number.is_finite() or (is_int and number != number.to_integral_value()):
+        kind = "an integer" if is_int else "a number"
+        raise InvalidSettingsError(f"Param: {name} feasibleSpace.{bound} is {text!r}, not {kind}")
+    return number
+
+
+def _check_range(parameter: Range) -> None:
+    name = parameter.name
+    if parameter.low > parameter.high:
+        raise InvalidSettingsError(
+            f"Param: {name} feasibleSpace.min {parameter.low} is greater than feasibleSpace.max {parameter.high}"
+        )
+    if parameter.step is not None and parameter.step <= 0:
+        raise InvalidSettingsError(f"Param: {name} feasibleSpace.step {parameter.step} is not positive")
+    if parameter.is_log and parameter.low <= 0:
+        raise InvalidSettingsError(
+            f"Param: {name} feasibleSpace.min {parameter.low} must be positive for {parameter.distribution}"
+        )
+
+
+def combinations(space: Sequence[Parameter]) -> int:
+    return math.prod(len(parameter.values()) for parameter in space)

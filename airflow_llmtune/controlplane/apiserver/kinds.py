@@ -1,0 +1,93 @@
+"""The kinds this API server serves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One resource type; ``name`` is the manifest's ``kind``, ``plural`` its word in URLs."""
+
+    group: str
+    version: str
+    name: str
+    plural: str
+    singular: str
+    namespaced: bool = True
+    short_names: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    has_status: bool = True
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def resource(self) -> str:
+        """The name error messages use: ``pods``, ``jobs.batch``, ``experiments.kubeflow.org``."""
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    @property
+    def is_custom(self) -> bool:
+        """Whether a real cluster serves this from a CustomResourceDefinition, whose rules differ a bit."""
+        return "." in self.group and not self.group.endswith(".k8s.io")
+
+    def __str__(self) -> str:
+        return f"{self.name}.{self.group}" if self.group else self.name
+
+
+NAMESPACE = Kind("", "v1", "Namespace", "namespaces", "namespace", namespaced=False, short_names=("ns",))
+POD = Kind("", "v1", "Pod", "pods", "pod", short_names=("po",), categories=("all",))
+SERVICE = Kind("", "v1", "Service", "services", "service", short_names=("svc",), categories=("all",))
+SECRET = Kind("", "v1", "Secret", "secrets", "secret", has_status=False)
+CONFIG_MAP = Kind("", "v1", "ConfigMap", "configmaps", "configmap", short_names=("cm",), has_status=False)
+EVENT = Kind("", "v1", "Event", "events", "event", short_names=("ev",), has_status=False)
+SERVICE_ACCOUNT = Kind(
+    "", "v1", "ServiceAccount", "serviceaccounts", "serviceaccount", short_names=("sa",), has_status=False
+)
+PERSISTENT_VOLUME_CLAIM = Kind(
+    "", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", "persistentvolumeclaim", short_names=("pvc",)
+)
+DEPLOYMENT = Kind("apps", "v1", "Deployment", "deployments", "deployment", short_names=("deploy",), categories=("all",))
+JOB = Kind("batch", "v1", "Job", "jobs", "job", categories=("all",))
+
+_KATIB = ("all", "kubeflow", "katib")
+EXPERIMENT = Kind("kubeflow.org", "v1beta1", "Experiment", "experiments", "experiment", categories=_KATIB)
+SUGGESTION = Kind("kubeflow.org", "v1beta1", "Suggestion", "suggestions", "suggestion", categories=_KATIB)
+TRIAL = Kind("kubeflow.org", "v1beta1", "Trial", "trials", "trial", categories=_KATIB)
+PYTORCH_JOB = Kind("kubeflow.org", "v1", "PyTorchJob", "pytorchjobs", "pytorchjob")
+
+KINDS: tuple[Kind, ...] = (
+    NAMESPACE,
+    POD,
+    SERVICE,
+    SECRET,
+    CONFIG_MAP,
+    EVENT,
+    SERVICE_ACCOUNT,
+    PERSISTENT_VOLUME_CLAIM,
+    DEPLOYMENT,
+    JOB,
+    EXPERIMENT,
+    SUGGESTION,
+    TRIAL,
+    PYTORCH_JOB,
+)
+
+_BY_NAME = {(kind.api_version, kind.name): kind for kind in KINDS}
+_BY_PLURAL = {(kind.group, kind.version, kind.plural): kind for kind in KINDS}
+
+
+def kind_for(api_version: str, kind_name: str) -> Kind:
+    """The kind of a manifest; raises ``KeyError`` when it is not served."""
+    return _BY_NAME[api_version, kind_name]
+
+
+def find_kind(api_version: str, kind_name: str) -> Kind | None:
+    return _BY_NAME.get((api_version, kind_name))
+
+
+def find_resource(group: str, version: str, plural: str) -> Kind | None:
+    """The kind behind a URL."""
+    return _BY_PLURAL.get((group, version, plural))

@@ -1,0 +1,96 @@
+"""Lists over HTTP: selectors, resourceVersion semantics and pages that show one consistent state."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from airflow_llmtune.controlplane.apiserver.errors import bad_request, expired, too_large_resource_version
+from airflow_llmtune.controlplane.apiserver.selectors import matcher
+from airflow_llmtune.controlplane.apiserver.targets import integer
+from airflow_llmtune.controlplane.apiserver.watch import parse_resource_version
+from airflow_llmtune.controlplane.store import CompactedError, Entry, Key, Store
+
+if TYPE_CHECKING:
+    from airflow_llmtune.controlplane.apiserver.kinds import Kind
+    from airflow_llmtune.controlplane.apiserver.targets import Target
+
+_CONTINUE_TOO_OLD = (
+    "The provided continue parameter is too old to display a consistent list result. You can start a new list "
+    "without the continue parameter."
+)
+
+
+@dataclass(frozen=True)
+class Page:
+    entries: list[Entry]
+    metadata: dict[str, Any]
+
+
+def read_page(store: Store, target: Target, query: Mapping[str, str]) -> Page:
+    """The part of a list that the query's limit, continue, selectors and resourceVersion ask for."""
+    kind = target.kind
+    matches = matcher(kind, query.get("labelSelector", ""), query.get("fieldSelector", ""))
+    revision, after = _position(store, query)
+    scanned = _scan(store, target, revision, after)
+    found = scanned if matches is None else (entry for entry in scanned if matches(entry.view))
+    limit = integer(query, "limit") or 0
+    if limit <= 0:
+        return Page(list(found), {"resourceVersion": str(revision)})
+    entries = list(islice(found, limit))
+    rest = sum(1 for _ in found)
+    metadata: dict[str, Any] = {"resourceVersion": str(revision)}
+    if rest:
+        metadata["continue"] = _continue_token(revision, entries[-1].key)
+        if matches is None:
+            metadata["remainingItemCount"] = rest
+    return Page(entries, metadata)
+
+
+def _position(store: Store, query: Mapping[str, str]) -> tuple[int, Key | None]:
+    """The revision to show and the key behind which the page starts."""
+    token = query.get("continue", "")
+    if token:
+        return _parse_continue(token)
+    wanted = parse_resource_version(query.get("resourceVersion", ""))
+    if wanted is None:
+        return store.revision, None
+    if wanted > store.revision:
+        raise too_large_resource_version(wanted, store.revision)
+    return (wanted if query.get("resourceVersionMatch") == "Exact" else store.revision), None
+
+
+def _scan(store: Store, target: Target, revision: int, after: Key | None) -> Iterable[Entry]:
+    if revision == store.revision:
+        return store.scan(target.kind, target.namespace, after=after)
+    try:
+        then = store.scan_at(target.kind, revision, target.namespace)
+    except CompactedError as error:
+        raise expired(_CONTINUE_TOO_OLD if after else f"The resourceVersion is too old: {error}") from None
+    return (entry for entry in then if after is None or entry.key > after)
+
+
+def _continue_token(revision: int, last: Key) -> str:
+    token = json.dumps({"v": "meta.k8s.io/v1", "rv": revision, "start": list(last)})
+    return base64.urlsafe_b64encode(token.encode()).decode()
+
+
+def _parse_continue(token: str) -> tuple[int, Key]:
+    try:
+        decoded = json.loads(base64.urlsafe_b64decode(token))
+        namespace, name = decoded["start"]
+        return int(decoded["rv"]), (str(namespace), str(name))
+    except (binascii.Error, ValueError, KeyError, TypeError) as error:
+        raise bad_request(f"continue key is not valid: {error}") from None
+
+
+def list_document(kind: Kind, page: Page) -> bytes:
+    """The list as JSON, put together from the stored bytes."""
+    head = {"kind": f"{kind.name}List", "apiVersion": kind.api_version, "metadata": page.metadata}
+    opened = json.dumps(head, separators=(",", ":")).encode().removesuffix(b"}")
+    return opened + b',"items":[' + b",".join(entry.raw for entry in page.entries) + b"]}"

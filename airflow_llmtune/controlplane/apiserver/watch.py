@@ -1,0 +1,188 @@
+"""Watches: an ordered stream of changes of one kind, seen through a namespace and selectors."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from airflow_llmtune.controlplane.apiserver.errors import bad_request, expired
+from airflow_llmtune.controlplane.store import Change, CompactedError, Entry, Store, Subscription
+
+if TYPE_CHECKING:
+    from airflow_llmtune.controlplane.apiserver.kinds import Kind
+    from airflow_llmtune.controlplane.apiserver.selectors import Match
+
+EventType = Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
+
+BOOKMARK_SECONDS = 10.0
+"""Real servers send a bookmark about once a minute; more often costs nothing here."""
+
+INITIAL_EVENTS_END = "k8s.io/initial-events-end"
+
+
+@dataclass(frozen=True, slots=True)
+class WatchEvent:
+    type: EventType
+    line: bytes
+    """The event as it goes over the wire, with the newline; shared by all watchers."""
+
+    @property
+    def object(self) -> dict[str, Any]:
+        """A copy of the object that the caller may change."""
+        decoded: dict[str, Any] = json.loads(self.line)["object"]
+        return decoded
+
+
+def parse_resource_version(text: str) -> int | None:
+    """None for "" and "0", which ask for whatever the server has now."""
+    if text in {"", "0"}:
+        return None
+    if not text.isdigit():
+        raise bad_request(f'invalid resource version "{text}"')
+    return int(text)
+
+
+def _line(event_type: EventType, raw: bytes) -> bytes:
+    return b'{"type":"%b","object":%b}\n' % (event_type.encode(), raw)
+
+
+def _event(event_type: EventType, change: Change) -> WatchEvent:
+    line = change.lines.get(event_type)
+    if line is None:
+        entry = change.entry
+        if event_type == "DELETED" and not change.deleted and change.previous is not None:
+            # It only left the selection: the watcher sees it as it last knew it, at the new version.
+            entry = Entry(entry.key, entry.revision, change.previous.view)
+        line = change.lines[event_type] = _line(event_type, entry.raw)
+    return WatchEvent(event_type, line)
+
+
+class Watch(AsyncIterator[WatchEvent]):
+    """An open watch. It raises ApiError 410 when the reader was too slow or started too early.
+
+    It begins when it is made, not at the first read. A watch that is dropped without ``stop`` leaves nothing.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        kind: Kind,
+        namespace: str | None,
+        matches: Match | None,
+        *,
+        resource_version: str = "",
+        bookmarks: bool = False,
+        send_initial_events: bool = False,
+        timeout_seconds: float | None = None,
+    ) -> None:
+        self._store = store
+        self._kind = kind
+        self._namespace = namespace
+        self._matches = matches
+        self._after = parse_resource_version(resource_version)
+        self._bookmarks = bookmarks
+        self._timeout_seconds = timeout_seconds
+        self._deadline: float | None = None
+        self._next_bookmark = 0.0
+        self._stopped = False
+        self._ready: deque[WatchEvent] = deque()
+        initially = self._after is None or send_initial_events
+        self._subscription = self._subscribe(None if initially else self._after)
+        if initially:
+            self._add_initial(send_initial_events)
+
+    def stop(self) -> None:
+        """End the stream; a waiting reader returns at once."""
+        self._stopped = True
+        self._subscription.wake()
+
+    def __aiter__(self) -> Watch:
+        return self
+
+    async def __anext__(self) -> WatchEvent:
+        self._start_clocks()
+        while not self._ready:
+            if self._stopped:
+                self._subscription.close()
+                raise StopAsyncIteration
+            await self._fill()
+        return self._ready.popleft()
+
+    def take_ready(self) -> list[WatchEvent]:
+        """What can be read without waiting, so that a burst of events is sent in one piece."""
+        ready = list(self._ready)
+        self._ready.clear()
+        return ready
+
+    def _subscribe(self, after: int | None) -> Subscription:
+        try:
+            return self._store.subscribe(self._kind, after)
+        except CompactedError as error:
+            raise expired(str(error)) from None
+
+    def _add_initial(self, send_initial_events: bool) -> None:
+        for entry in self._store.scan(self._kind, self._namespace):
+            if self._sees(entry):
+                self._ready.append(WatchEvent("ADDED", _line("ADDED", entry.raw)))
+        if send_initial_events and self._bookmarks:
+            self._ready.append(self._bookmark({INITIAL_EVENTS_END: "true"}))
+
+    def _start_clocks(self) -> None:
+        if self._next_bookmark == 0.0:
+            now = asyncio.get_running_loop().time()
+            self._next_bookmark = now + BOOKMARK_SECONDS
+            if self._timeout_seconds is not None:
+                self._deadline = now + self._timeout_seconds
+
+    async def _fill(self) -> None:
+        self._read_changes()
+        if self._ready:
+            return
+        now = asyncio.get_running_loop().time()
+        ended = self._deadline is not None and now >= self._deadline
+        if self._bookmarks and (ended or now >= self._next_bookmark):
+            self._ready.append(self._bookmark())
+            self._next_bookmark = now + BOOKMARK_SECONDS
+        if ended:
+            self._stopped = True
+        elif not self._ready:
+            await self._subscription.wait(self._seconds_to_next_alarm(now))
+
+    def _seconds_to_next_alarm(self, now: float) -> float | None:
+        alarms = [alarm - now for alarm in (self._deadline,) if alarm is not None]
+        if self._bookmarks:
+            alarms.append(self._next_bookmark - now)
+        return min(alarms, default=None)
+
+    def _read_changes(self) -> None:
+        try:
+            changes = self._subscription.read()
+        except CompactedError as error:
+            raise expired(str(error)) from None
+        for change in changes:
+            event_type = self._event_type(change)
+            if event_type is not None and (self._after is None or change.revision > self._after):
+                self._ready.append(_event(event_type, change))
+
+    def _event_type(self, change: Change) -> EventType | None:
+        was_seen = change.previous is not None and self._sees(change.previous)
+        is_seen = not change.deleted and self._sees(change.entry)
+        if is_seen:
+            return "MODIFIED" if was_seen else "ADDED"
+        return "DELETED" if was_seen else None
+
+    def _sees(self, entry: Entry) -> bool:
+        if self._namespace is not None and entry.key[0] != self._namespace:
+            return False
+        return self._matches is None or self._matches(entry.view)
+
+    def _bookmark(self, annotations: dict[str, str] | None = None) -> WatchEvent:
+        metadata: dict[str, Any] = {"resourceVersion": str(self._store.revision), "creationTimestamp": None}
+        if annotations:
+            metadata["annotations"] = annotations
+        body = {"kind": self._kind.name, "apiVersion": self._kind.api_version, "metadata": metadata}
+        return WatchEvent("BOOKMARK", _line("BOOKMARK", json.dumps(body, separators=(",", ":")).encode()))

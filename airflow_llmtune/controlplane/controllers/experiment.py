@@ -1,0 +1,203 @@
+"""The Experiment controller: asks for suggestions, turns them into Trials, tells how far it is."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_llmtune.controlplane.apiserver.kinds import CONFIG_MAP, EXPERIMENT, SUGGESTION, TRIAL
+from airflow_llmtune.controlplane.clock import Clock, timestamp
+from airflow_llmtune.controlplane.controllers import experiment_plan, experiment_status, suggestion_status
+from airflow_llmtune.controlplane.controllers.conditions import has_condition
+from airflow_llmtune.controlplane.controllers.runtime import Controller, owner_reference
+from airflow_llmtune.controlplane.controllers.trial_template import RenderError, render, template_text
+
+if TYPE_CHECKING:
+    from airflow_llmtune.controlplane.apiserver.registry import Registry
+
+FINALIZER = "update-prometheus-metrics"
+EXPERIMENT_LABEL = "katib.kubeflow.org/experiment"
+
+
+class ExperimentController(Controller):
+    kind = EXPERIMENT
+    owns = (SUGGESTION, TRIAL)
+
+    def __init__(self, registry: Registry, clock: Clock) -> None:
+        super().__init__(registry)
+        self._clock = clock
+
+    async def reconcile(self, namespace: str, name: str) -> float | None:
+        experiment = self.registry.find(EXPERIMENT, namespace, name)
+        if experiment is None or self._keep_finalizer(experiment):
+            return None
+        before = copy.deepcopy(experiment.get("status"))
+        self._advance(experiment)
+        if experiment.get("status") != before:
+            if experiment_status.is_completed(experiment):
+                self._settle_suggestion(experiment)
+            self.registry.update_status(EXPERIMENT, experiment)
+        return None
+
+    def _keep_finalizer(self, experiment: dict[str, Any]) -> bool:
+        """Whether the finalizer had to be put or taken; the write brings us back here."""
+        finalizers = experiment["metadata"].get("finalizers", [])
+        deleted = "deletionTimestamp" in experiment["metadata"]
+        if deleted != (FINALIZER in finalizers):
+            return deleted
+        changed = [one for one in finalizers if one != FINALIZER] if deleted else [*finalizers, FINALIZER]
+        experiment["metadata"]["finalizers"] = changed
+        self.registry.update(EXPERIMENT, experiment)
+        return True
+
+    def _advance(self, experiment: dict[str, Any]) -> None:
+        now = timestamp(self._clock())
+        if experiment_status.is_completed(experiment):
+            if self._restarts(experiment):
+                experiment_status.mark_restarting(experiment, now)
+                self._restart_suggestion(experiment)
+            else:
+                self._settle_suggestion(experiment)
+                if not experiment_status.count(experiment, "Running", "Pending"):
+                    return
+        if not has_condition(experiment, "Created"):
+            experiment_status.mark_created(experiment, now)
+            return
+        trials = self._trials(experiment)
+        if trials:
+            experiment_status.refresh(experiment, trials, now)
+        if not experiment_status.is_completed(experiment):
+            self._spend_budget(experiment, trials, now)
+
+    def _restarts(self, experiment: dict[str, Any]) -> bool:
+        """Whether a completed Experiment got a larger budget.
+
+        Differs from Katib: without a ``maxTrialCount`` upstream restarts it again at each look.
+        """
+        most = experiment["spec"].get("maxTrialCount")
+        return (
+            experiment_status.is_restartable(experiment)
+            and most is not None
+            and most > experiment["status"].get("trials", 0)
+        )
+
+    def _trials(self, experiment: dict[str, Any]) -> list[dict[str, Any]]:
+        """In order of creation: the first seen wins ties of the optimum."""
+        metadata = experiment["metadata"]
+        selector = f"{EXPERIMENT_LABEL}={metadata['name']}"
+        trials, _ = self.registry.list(TRIAL, metadata["namespace"], label_selector=selector)
+        return sorted(trials, key=experiment_plan.age)
+
+    def _spend_budget(self, experiment: dict[str, Any], trials: list[dict[str, Any]], now: str) -> None:
+        if any("deletionTimestamp" in trial["metadata"] for trial in trials):
+            return  # Their end brings us back here; counting them now would delete or add too many.
+        budget = experiment_plan.budget(experiment)
+        if budget.remove:
+            self._remove_trials(experiment, experiment_plan.surplus(trials, budget.remove), len(trials))
+        elif budget.add:
+            self._add_trials(experiment, trials, budget.add, now)
+
+    def _add_trials(self, experiment: dict[str, Any], trials: Sequence[dict[str, Any]], add: int, now: str) -> None:
+        suggestion = self._request(experiment, experiment_plan.wanted_requests(trials, add))
+        if has_condition(suggestion, "Failed"):
+            experiment_status.mark_failed(experiment, "Suggestion has failed", now)
+            return
+        for assignment in experiment_plan.new_assignments(trials, suggestion, add):
+            self.registry.create(TRIAL, self._trial(experiment, assignment))
+
+    def _request(self, experiment: dict[str, Any], requests: int) -> dict[str, Any]:
+        """The Suggestion, created or with its ``requests`` brought up to date."""
+        metadata = experiment["metadata"]
+        suggestion = self.registry.find(SUGGESTION, metadata["namespace"], metadata["name"])
+        if suggestion is None:
+            return self.registry.create(SUGGESTION, _suggestion(experiment, requests))
+        if suggestion["spec"]["requests"] != requests and not has_condition(suggestion, "Failed"):
+            suggestion["spec"]["requests"] = requests
+            return self.registry.update(SUGGESTION, suggestion)
+        return suggestion
+
+    def _remove_trials(self, experiment: dict[str, Any], names: Sequence[str], existing: int) -> None:
+        """Forget the parameter sets first: a Trial that is gone but still suggested would come back."""
+        metadata = experiment["metadata"]
+        suggestion = self.registry.get(SUGGESTION, metadata["namespace"], metadata["name"])
+        suggestion["spec"]["requests"] = existing - len(names)
+        suggestion = {**self.registry.update(SUGGESTION, suggestion)}
+        experiment_plan.without_suggestions(suggestion, names)
+        self.registry.update_status(SUGGESTION, suggestion)
+        for name in names:
+            self.registry.delete(TRIAL, metadata["namespace"], name)
+
+    def _trial(self, experiment: dict[str, Any], assignment: dict[str, Any]) -> dict[str, Any]:
+        metadata, spec = experiment["metadata"], experiment["spec"]
+        template = spec["trialTemplate"]
+        name, namespace = assignment["name"], metadata["namespace"]
+        parameters = assignment.get("parameterAssignments", [])
+        text = template_text(template, self._config_map_text(template))
+        labels = {
+            **metadata.get("labels", {}),
+            **assignment.get("labels", {}),
+            EXPERIMENT_LABEL: metadata["name"],
+        }
+        trial_spec = {
+            "objective": spec["objective"],
+            "parameterAssignments": parameters,
+            "runSpec": render(template, text, parameters, name, namespace),
+            "metricsCollector": spec["metricsCollectorSpec"],
+            "primaryPodLabels": template.get("primaryPodLabels"),
+            "primaryContainerName": template["primaryContainerName"],
+            "successCondition": template["successCondition"],
+            "failureCondition": template["failureCondition"],
+            "retainRun": template.get("retain") or None,
+            "earlyStoppingRules": assignment.get("earlyStoppingRules"),
+        }
+        return {
+            "metadata": {
+                "name": name,
+                "namespace": namespace,
+                "labels": labels,
+                "ownerReferences": [owner_reference(EXPERIMENT, experiment)],
+            },
+            "spec": {field: value for field, value in trial_spec.items() if value is not None},
+        }
+
+    def _config_map_text(self, template: dict[str, Any]) -> str | None:
+        source = template.get("configMap")
+        if source is None:
+            return None
+        config_map = self.registry.get(CONFIG_MAP, source["configMapNamespace"], source["configMapName"])
+        text = config_map.get("data", {}).get(source["templatePath"])
+        if text is None:
+            raise RenderError(f"ConfigMap {source['configMapName']} has no {source['templatePath']}")
+        return str(text)
+
+    def _settle_suggestion(self, experiment: dict[str, Any]) -> None:
+        """End the Suggestion before the Experiment's end can be seen: nobody shall find it half done."""
+        metadata, policy = experiment["metadata"], experiment["spec"].get("resumePolicy")
+        suggestion = self.registry.find(SUGGESTION, metadata["namespace"], metadata["name"])
+        if suggestion is None or policy == "LongRunning" or suggestion_status.is_completed(suggestion):
+            return
+        suggestion_status.mark_succeeded(suggestion, policy, timestamp(self._clock()))
+        self.registry.update_status(SUGGESTION, suggestion)
+
+    def _restart_suggestion(self, experiment: dict[str, Any]) -> None:
+        metadata = experiment["metadata"]
+        suggestion = self.registry.find(SUGGESTION, metadata["namespace"], metadata["name"])
+        if suggestion is not None and has_condition(suggestion, "Succeeded"):
+            suggestion_status.mark_restarting(suggestion, timestamp(self._clock()))
+            self.registry.update_status(SUGGESTION, suggestion)
+
+
+def _suggestion(experiment: dict[str, Any], requests: int) -> dict[str, Any]:
+    metadata, spec = experiment["metadata"], experiment["spec"]
+    wanted = {field: spec[field] for field in ("algorithm", "earlyStopping", "resumePolicy") if field in spec}
+    copied = {field: metadata[field] for field in ("labels", "annotations") if field in metadata}
+    return {
+        "metadata": {
+            "name": metadata["name"],
+            "namespace": metadata["namespace"],
+            "ownerReferences": [owner_reference(EXPERIMENT, experiment)],
+            **copied,
+        },
+        "spec": {**wanted, "requests": requests},
+    }

@@ -1,0 +1,131 @@
+"""The PyTorchJob controller; what it does is decided in ``pytorch_job_plan``.
+
+All pods share one loopback interface, so two things differ from the training operator. The rendezvous port is not
+always 23456 but a free one, chosen once per job and kept in its Services, unless a container names a port
+``pytorchjob-port``. And workers get no ``init-pytorch`` container: there is no DNS record to wait for.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Any
+
+from airflow_llmtune.controlplane.apiserver.kinds import POD, PYTORCH_JOB, SERVICE
+from airflow_llmtune.controlplane.clock import Clock
+from airflow_llmtune.controlplane.controllers import pytorch_job_plan
+from airflow_llmtune.controlplane.controllers.pod_template import pod_from_template
+from airflow_llmtune.controlplane.controllers.pytorch_env import (
+    PORT_NAME,
+    Replica,
+    declared_port,
+    environment,
+    job_labels,
+    replica_labels,
+    replica_name,
+    replicas,
+)
+from airflow_llmtune.controlplane.controllers.runtime import Controller, controller_of, owner_reference
+
+if TYPE_CHECKING:
+    from airflow_llmtune.controlplane.apiserver.registry import Registry
+
+
+class PyTorchJobController(Controller):
+    kind = PYTORCH_JOB
+    owns = (POD, SERVICE)
+
+    def __init__(self, registry: Registry, clock: Clock) -> None:
+        super().__init__(registry)
+        self._clock = clock
+
+    async def reconcile(self, namespace: str, name: str) -> float | None:
+        job = self.registry.find(PYTORCH_JOB, namespace, name)
+        if job is None or "deletionTimestamp" in job["metadata"]:
+            return None
+        selector = ",".join(f"{key}={value}" for key, value in job_labels(name).items())
+        pods, _ = self.registry.list(POD, namespace, label_selector=selector)
+        owned = [pod for pod in pods if (controller_of(pod) or {}).get("uid") == job["metadata"]["uid"]]
+        plan = pytorch_job_plan.plan(job, owned, self._clock())
+        self._carry_out(job, plan)
+        return plan.look_again_seconds
+
+    def _carry_out(self, job: dict[str, Any], plan: pytorch_job_plan.PyTorchJobPlan) -> None:
+        namespace, name = job["metadata"]["namespace"], job["metadata"]["name"]
+        if plan.status != job.get("status", {}):
+            job = self.registry.update_status(PYTORCH_JOB, {**job, "status": plan.status})
+        for pod_name in plan.delete:
+            self.registry.delete(POD, namespace, pod_name)
+            if pytorch_job_plan.is_job_finished(job):
+                self._delete_service(namespace, pod_name)
+        if plan.create:
+            port = self._port(job)
+            for replica in plan.create:
+                self._create_service(job, replica, port)
+                self._create_pod(job, replica, port)
+        for event in plan.events:
+            self.registry.record_event(job, *event)
+        if plan.delete_job:
+            self.registry.delete(PYTORCH_JOB, namespace, name)
+
+    def _port(self, job: dict[str, Any]) -> int:
+        """The job's rendezvous port; any of its Services remembers it."""
+        namespace, name = job["metadata"]["namespace"], job["metadata"]["name"]
+        declared = declared_port(job)
+        if declared is not None:
+            return declared
+        for replica in replicas(job):
+            service = self.registry.find(SERVICE, namespace, replica_name(name, replica.type, replica.index))
+            if service is not None:
+                return int(service["spec"]["ports"][0]["port"])
+        return _free_port()
+
+    def _create_service(self, job: dict[str, Any], replica: Replica, port: int) -> None:
+        metadata = job["metadata"]
+        name = replica_name(metadata["name"], replica.type, replica.index)
+        if self.registry.find(SERVICE, metadata["namespace"], name) is not None:
+            return
+        labels = replica_labels(job, replica)
+        service = {
+            "metadata": {
+                "name": name,
+                "namespace": metadata["namespace"],
+                "labels": labels,
+                "ownerReferences": [owner_reference(PYTORCH_JOB, job)],
+            },
+            "spec": {
+                "clusterIP": "None",
+                "selector": labels,
+                "ports": [{"name": PORT_NAME, "port": port, "targetPort": port, "protocol": "TCP"}],
+            },
+        }
+        self.registry.create(SERVICE, service)
+
+    def _delete_service(self, namespace: str, name: str) -> None:
+        if self.registry.find(SERVICE, namespace, name) is not None:
+            self.registry.delete(SERVICE, namespace, name)
+
+    def _create_pod(self, job: dict[str, Any], replica: Replica, port: int) -> None:
+        spec = job["spec"]["pytorchReplicaSpecs"][replica.type]
+        pod = pod_from_template(PYTORCH_JOB, job, spec["template"], replica_labels(job, replica))
+        pod["metadata"]["name"] = replica_name(job["metadata"]["name"], replica.type, replica.index)
+        # Under ExitCode the operator itself decides about a new pod, so the kubelet must not restart.
+        policy = spec.get("restartPolicy", "OnFailure")
+        pod["spec"]["restartPolicy"] = "Never" if policy == "ExitCode" else policy
+        added = environment(job, replica, port)
+        for container in pod["spec"]["containers"]:
+            taken = {variable["name"] for variable in container.get("env") or ()}
+            container["env"] = [
+                *(container.get("env") or ()),
+                *(variable for variable in added if variable["name"] not in taken),
+            ]
+        created = self.registry.create(POD, pod)
+        message = f"Created pod: {created['metadata']['name']}"
+        self.registry.record_event(job, "Normal", "SuccessfulCreatePod", message)
+
+
+def _free_port() -> int:
+    """A port nobody listens on now; it may be taken before the master binds it, as any port chosen ahead."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

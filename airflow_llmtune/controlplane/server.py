@@ -1,0 +1,114 @@
+"""HTTPS on loopback: uvicorn around the API server, with a start that fails clearly and a stop that is quick."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import socket
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+if TYPE_CHECKING:
+    from airflow_llmtune.controlplane.apiserver.app import ApiServer
+    from airflow_llmtune.controlplane.certificates import ServerCertificate
+
+_POLL_SECONDS = 0.01
+_GRACE_SECONDS = 2
+
+
+class StartError(Exception):
+    """The control plane cannot start; the message says what to change."""
+
+
+def check_loopback(host: str) -> None:
+    """Refuse to serve beyond this machine: whoever reaches the server and has the token can run programs."""
+    try:
+        is_loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_loopback = False
+    if not is_loopback:
+        raise StartError(f"host {host!r} is not a loopback address: use 127.0.0.1, ::1 or localhost")
+
+
+def bind(host: str, port: int) -> socket.socket:
+    # The protocol is named, as asyncio turns off Nagle's algorithm (40 ms for each answer) only where it is.
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        why = error.strerror or str(error)
+        raise StartError(f"cannot listen on {host}:{port}: {why}; choose another port, or 0 for any") from error
+    return listener
+
+
+class HttpsServer:
+    """Serves one application on one socket; ``port`` is the bound one."""
+
+    def __init__(self, api: ApiServer, host: str, port: int, certificate: ServerCertificate) -> None:
+        self._api = api
+        self._host = host
+        self._port = port
+        self._certificate = certificate
+        self._server: uvicorn.Server | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> int:
+        """Listen; returns the bound port once requests are answered."""
+        listener = bind(self._host, self._port)
+        server = self._server = uvicorn.Server(self._config())
+        self._task = asyncio.create_task(server.serve(sockets=[listener]), name="https server")
+        while not server.started:
+            if self._task.done():
+                listener.close()
+                await self._task
+                raise StartError("the HTTPS server ended while it was starting")
+            await asyncio.sleep(_POLL_SECONDS)
+        return int(listener.getsockname()[1])
+
+    async def stop(self) -> None:
+        """Open watches and logs end as at a server's timeout, other requests are completed."""
+        if self._server is None or self._task is None:
+            return
+        self._server.should_exit = True
+        while not self._task.done():
+            # Repeated, since a watch may be opened until the socket is closed.
+            self._api.streams.end_all()
+            if not self._server.server_state.tasks:
+                self._drop_idle_connections(self._server)
+            await asyncio.wait({self._task}, timeout=_POLL_SECONDS)
+        await self._task
+
+    def _drop_idle_connections(self, server: uvicorn.Server) -> None:
+        """Without a TLS farewell: a client that keeps an unused connection would not answer it for 30 s."""
+        for connection in list(server.server_state.connections):
+            connection.transport.abort()
+
+    def _config(self) -> uvicorn.Config:
+        # Files only because the ssl module reads nothing else; gone as soon as they are read.
+        with tempfile.TemporaryDirectory(prefix="llmtune-tls-") as folder:
+            certificate, key = Path(folder, "tls.crt"), Path(folder, "tls.key")
+            certificate.write_bytes(self._certificate.certificate)
+            key.write_bytes(self._certificate.key)
+            config = uvicorn.Config(
+                self._api,
+                ssl_certfile=str(certificate),
+                ssl_keyfile=str(key),
+                lifespan="off",
+                ws="none",
+                # Nothing of the server's on stdout or stderr: the API server logs what went wrong.
+                log_config=None,
+                log_level=logging.CRITICAL,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=_GRACE_SECONDS,
+            )
+            config.load()
+        return config

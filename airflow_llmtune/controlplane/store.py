@@ -1,0 +1,264 @@
+"""Where all objects live: versioned, in memory, with a bounded history that watches read from.
+
+Every write gets the next number of one counter for the whole store, as etcd's revision. The store keeps
+objects as JSON bytes and hands out copies, so no caller can change what is stored. It knows nothing of
+Kubernetes but ``metadata.resourceVersion``, which it writes. All calls are made from one thread, the loop's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from bisect import bisect_left, insort
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
+
+if TYPE_CHECKING:
+    from airflow_llmtune.controlplane.apiserver.kinds import Kind
+
+Key = tuple[str, str]
+"""Namespace (empty for cluster-scoped kinds) and name."""
+
+_AFTER_ANY_NAME = "\U0010ffff"
+
+
+class KeyExistsError(Exception):
+    """Create found an object of that key."""
+
+
+class KeyAbsentError(Exception):
+    """Update or delete found no object of that key."""
+
+
+class CompactedError(Exception):
+    """The history no longer reaches back to the wanted revision."""
+
+    def __init__(self, wanted: int, oldest: int) -> None:
+        super().__init__(f"too old resource version: {wanted} ({oldest})")
+
+
+class Entry:
+    """One stored version of one object."""
+
+    __slots__ = ("key", "raw", "revision", "view")
+
+    def __init__(self, key: Key, revision: int, obj: Mapping[str, Any]) -> None:
+        self.key = key
+        self.revision = revision
+        metadata = {**obj.get("metadata", {}), "resourceVersion": str(revision)}
+        stored = {**obj, "metadata": metadata}
+        self.raw = json.dumps(stored, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+        self.view: Mapping[str, Any] = json.loads(self.raw)
+        """For reading only (selectors, tables): it is shared by everybody."""
+
+    def copy(self) -> dict[str, Any]:
+        copied: dict[str, Any] = json.loads(self.raw)
+        return copied
+
+
+@dataclass(slots=True)
+class Change:
+    """One write. ``entry`` is the new state, or the last one of a deleted object."""
+
+    entry: Entry
+    previous: Entry | None
+    deleted: bool = False
+    lines: dict[str, bytes] = field(default_factory=dict)
+    """Watch lines by event type, so that a change is serialised once for all watchers."""
+
+    @property
+    def revision(self) -> int:
+        return self.entry.revision
+
+
+class Subscription:
+    """A cursor in one kind's history; it holds no queue, so a slow reader costs no memory, only its place."""
+
+    def __init__(self, log: _Log, position: int, wake: asyncio.Event) -> None:
+        self._log = log
+        self._position = position
+        self._wake = wake
+        log.subscriptions.add(self)
+
+    def wake(self) -> None:
+        self._wake.set()
+
+    def read(self) -> list[Change]:
+        """All changes since the last call; raises CompactedError when some are already forgotten."""
+        self._wake.clear()
+        changes = self._log.since_position(self._position)
+        self._position += len(changes)
+        return changes
+
+    async def wait(self, timeout_seconds: float | None = None) -> bool:
+        """Whether something happened before the timeout."""
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def close(self) -> None:
+        self._log.subscriptions.discard(self)
+
+
+class _Log:
+    """The recent changes of one kind; positions count all changes there ever were."""
+
+    def __init__(self, limit: int, revision: int) -> None:
+        # Weak, so that a watch that nobody reads any more costs nothing even if it was never closed.
+        self.subscriptions: WeakSet[Subscription] = WeakSet()
+        self.compacted = revision
+        self._limit = limit
+        self._start = 0
+        self._changes: list[Change] = []
+
+    def append(self, change: Change) -> None:
+        self._changes.append(change)
+        # Trimmed in blocks: dropping the first element of a list at each write would move the whole list.
+        if len(self._changes) >= 2 * self._limit:
+            dropped = len(self._changes) - self._limit
+            self.compact(dropped)
+        for subscription in self.subscriptions:
+            subscription.wake()
+
+    def compact(self, count: int) -> None:
+        if count:
+            self.compacted = self._changes[count - 1].revision
+            del self._changes[:count]
+            self._start += count
+
+    def compact_all(self) -> None:
+        self.compact(len(self._changes))
+
+    @property
+    def end(self) -> int:
+        return self._start + len(self._changes)
+
+    def position_after(self, revision: int) -> int:
+        if revision < self.compacted:
+            raise CompactedError(revision, self.compacted)
+        return self._start + bisect_left(self._changes, revision + 1, key=lambda change: change.revision)
+
+    def since_position(self, position: int) -> list[Change]:
+        if position < self._start:
+            raise CompactedError(position, self._start)
+        return self._changes[position - self._start :]
+
+
+class _Table:
+    """All objects of one kind, with their keys in order."""
+
+    def __init__(self, log: _Log) -> None:
+        self.log = log
+        self.entries: dict[Key, Entry] = {}
+        self.order: list[Key] = []
+
+    def keys(self, namespace: str | None, after: Key | None) -> list[Key]:
+        start, end = 0, len(self.order)
+        if namespace is not None:
+            start = bisect_left(self.order, (namespace, ""))
+            end = bisect_left(self.order, (namespace, _AFTER_ANY_NAME))
+        if after is not None:
+            start = max(start, bisect_left(self.order, after) + (after in self.entries))
+        return self.order[start:end]
+
+
+class Store:
+    """``first_revision`` lets a new store start above the numbers that clients remember of an earlier one."""
+
+    def __init__(self, *, history_limit: int = 10_000, first_revision: int = 0) -> None:
+        self.revision = first_revision
+        self._first_revision = first_revision
+        self._history_limit = history_limit
+        self._tables: dict[Kind, _Table] = {}
+
+    def create(self, kind: Kind, namespace: str, name: str, obj: Mapping[str, Any]) -> Entry:
+        table = self._table(kind)
+        key = (namespace, name)
+        if key in table.entries:
+            raise KeyExistsError(key)
+        entry = self._write(key, obj)
+        insort(table.order, key)
+        table.entries[key] = entry
+        table.log.append(Change(entry, None))
+        return entry
+
+    def get(self, kind: Kind, namespace: str, name: str) -> Entry | None:
+        return self._table(kind).entries.get((namespace, name))
+
+    def update(self, kind: Kind, namespace: str, name: str, obj: Mapping[str, Any]) -> Entry:
+        table = self._table(kind)
+        previous = self._existing(table, (namespace, name))
+        entry = self._write(previous.key, obj)
+        table.entries[previous.key] = entry
+        table.log.append(Change(entry, previous))
+        return entry
+
+    def delete(self, kind: Kind, namespace: str, name: str, obj: Mapping[str, Any] | None = None) -> Entry:
+        """Remove; ``obj`` is the final state that watchers see, by default the stored one."""
+        table = self._table(kind)
+        previous = self._existing(table, (namespace, name))
+        last = self._write(previous.key, previous.view if obj is None else obj)
+        del table.entries[previous.key]
+        del table.order[bisect_left(table.order, previous.key)]
+        table.log.append(Change(last, previous, deleted=True))
+        return last
+
+    def scan(self, kind: Kind, namespace: str | None = None, *, after: Key | None = None) -> Iterator[Entry]:
+        """Entries in order of namespace and name, behind the key ``after``."""
+        table = self._table(kind)
+        return (table.entries[key] for key in table.keys(namespace, after))
+
+    def scan_at(self, kind: Kind, revision: int, namespace: str | None = None) -> list[Entry]:
+        """The entries as they were at a revision: what the later pages of a list must show."""
+        table = self._table(kind)
+        log = table.log
+        then: dict[Key, Entry | None] = {}
+        for change in log.since_position(log.position_after(revision)):
+            then.setdefault(change.entry.key, change.previous)
+        now = {entry.key: entry for entry in self.scan(kind, namespace)}
+        for key, entry in then.items():
+            if namespace in {None, key[0]}:
+                now.pop(key, None)
+                if entry is not None:
+                    now[key] = entry
+        return [now[key] for key in sorted(now)]
+
+    def subscribe(
+        self, kind: Kind, after_revision: int | None = None, wake: asyncio.Event | None = None
+    ) -> Subscription:
+        """Follow the changes of a kind after a revision (default: from now on).
+
+        ``wake`` is set at each change; one that follows several kinds hands the same event to all of them.
+        """
+        log = self._table(kind).log
+        position = log.end if after_revision is None else log.position_after(after_revision)
+        return Subscription(log, position, wake or asyncio.Event())
+
+    def compact(self) -> None:
+        """Forget the whole history, as etcd does every few minutes: watches from older revisions get 410."""
+        self._first_revision = self.revision
+        for table in self._tables.values():
+            table.log.compact_all()
+            table.log.compacted = self.revision
+
+    def _table(self, kind: Kind) -> _Table:
+        table = self._tables.get(kind)
+        if table is None:
+            table = self._tables[kind] = _Table(_Log(self._history_limit, self._first_revision))
+        return table
+
+    def _existing(self, table: _Table, key: Key) -> Entry:
+        entry = table.entries.get(key)
+        if entry is None:
+            raise KeyAbsentError(key)
+        return entry
+
+    def _write(self, key: Key, obj: Mapping[str, Any]) -> Entry:
+        entry = Entry(key, self.revision + 1, obj)
+        self.revision = entry.revision
+        return entry

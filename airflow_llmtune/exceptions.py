@@ -1,0 +1,91 @@
+"""Everything this provider raises on purpose.
+
+LLMTuneError
+├── InvalidSpecError        arguments or manifest are wrong; nothing was created; a retry cannot help
+├── ForeignObjectError      an object with our name exists and belongs to somebody else
+├── KubernetesApiError      the API server refused or could not be reached
+├── OutcomeError            the object ended without the result that was asked for
+│   ├── ExperimentFailedError
+│   └── TrainingFailedError
+└── WaitTimeoutError        the deadline passed first
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = [
+    "ExperimentFailedError",
+    "FieldError",
+    "ForeignObjectError",
+    "InvalidSpecError",
+    "KubernetesApiError",
+    "LLMTuneError",
+    "OutcomeError",
+    "TrainingFailedError",
+    "WaitTimeoutError",
+]
+
+
+class LLMTuneError(Exception):
+    """Base of all errors of this package."""
+
+
+@dataclass(frozen=True)
+class FieldError:
+    """One mistake in the input: the argument, the value it had, the rule it breaks and how to mend it."""
+
+    argument: str
+    value: Any
+    rule: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"`{self.argument}`={self.value!r} {self.rule}. Fix: {self.fix}"
+
+
+class InvalidSpecError(LLMTuneError):
+    """The input is wrong. Holds every mistake found, not only the first."""
+
+    def __init__(self, subject: str, errors: Sequence[FieldError]) -> None:
+        self.subject = subject
+        self.errors = tuple(errors)
+        count = len(self.errors)
+        lines = "\n".join(f"  {number}. {error}" for number, error in enumerate(self.errors, 1))
+        super().__init__(f"{subject} has {count} mistake{'s' if count != 1 else ''}:\n{lines}")
+
+
+class ForeignObjectError(LLMTuneError):
+    """An object of the same name exists that this task did not create."""
+
+
+class KubernetesApiError(LLMTuneError):
+    """The API server's answer, decoded from its ``metav1.Status``; ``code`` is 0 when there was no answer."""
+
+    def __init__(self, message: str, *, code: int = 0, reason: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+
+    @property
+    def transient(self) -> bool:
+        """Tell whether the same request may succeed later; 401 because a token may just have been rotated."""
+        return self.code in {0, 401, 429, 500, 502, 503, 504}
+
+
+class OutcomeError(LLMTuneError):
+    """The object reached its end without the result that was asked for."""
+
+
+class ExperimentFailedError(OutcomeError):
+    """The Experiment failed, or succeeded without one usable trial."""
+
+
+class TrainingFailedError(OutcomeError):
+    """The training job failed."""
+
+
+class WaitTimeoutError(LLMTuneError):
+    """The deadline passed before the object finished."""

@@ -1,0 +1,35 @@
+"""What Airflow reads at every start to learn of this provider: literals only, no imports."""
+
+from __future__ import annotations
+
+from typing import Any
+
+INTEGRATION = "Kubeflow LLM tuning"
+
+
+def get_provider_info() -> dict[str, Any]:
+    """Describe the provider in the form of Airflow's ``provider_info.schema.json``."""
+
+    def modules(kind: str, *names: str) -> list[dict[str, Any]]:
+        return [
+            {
+                "integration-name": INTEGRATION,
+                "python-modules": [f"airflow_llmtune.{kind}.{name}" for name in names],
+            }
+        ]
+
+    return {
+        "package-name": "airflow-provider-llmtune",
+        "name": "LLM tuning on Kubeflow",
+        "description": "Tune, train and deploy LLM fine-tunes on Kubeflow Katib without holding a worker slot.",
+        "integrations": [
+            {
+                "integration-name": INTEGRATION,
+                "external-doc-url": "https://www.kubeflow.org/docs/components/katib/",
+                "tags": ["service"],
+            }
+        ],
+        "operators": modules("operators", "katib", "trainer"),
+        "hooks": modules("hooks", "kubeflow"),
+        "triggers": modules("triggers", "katib", "trainer"),
+    }

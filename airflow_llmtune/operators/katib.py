@@ -1,0 +1,256 @@
+"""Tune: any Katib Experiment, or the one that tunes an LLM fine-tune."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_llmtune.exceptions import ExperimentFailedError, OutcomeError
+from airflow_llmtune.operators.base import KubeflowOperator
+from airflow_llmtune.operators.manifest import read_manifest, with_metadata
+from airflow_llmtune.resources import experiment, trial_template
+from airflow_llmtune.resources.meta import Outcome, Problems
+from airflow_llmtune.resources.search_space import SearchSpace
+from airflow_llmtune.triggers.base import WaitTrigger
+from airflow_llmtune.triggers.katib import KatibExperimentTrigger
+
+if TYPE_CHECKING:
+    from airflow_llmtune.hooks.kubeflow import KubeflowClient
+
+__all__ = ["KatibExperimentOperator", "KatibTuneLLMOperator"]
+
+JSON = dict[str, Any]
+EXPERIMENT_LABEL = "katib.kubeflow.org/experiment"
+TRIAL_LABEL = "katib.kubeflow.org/trial"
+# More failed trials than these say the same thing again.
+EXPLAINED_TRIALS = 3
+
+
+class ExperimentLifecycle(KubeflowOperator):
+    """What both operators share: how an Experiment's result, failure and leftovers are read."""
+
+    @property
+    def trigger_class(self) -> type[WaitTrigger]:
+        return KatibExperimentTrigger
+
+    def decoder(self, obj: JSON) -> Callable[[Mapping[str, str]], JSON]:
+        """Return what turns Katib's strings into typed parameters."""
+        return experiment.search_space_of(obj)
+
+    def artifact_uri(self, trial: str) -> str | None:  # noqa: ARG002 (a hook for the subclass)
+        """Return where the trial left its model; None when it left none."""
+        return None
+
+    async def read_result(self, client: KubeflowClient, obj: JSON) -> JSON:  # noqa: ARG002
+        optimum = experiment.read_optimum(obj)
+        uri = None if optimum is None else self.artifact_uri(optimum.trial)
+        result = experiment.read_result(obj, self.decoder(obj), uri)
+        self.log.info(
+            "Best trial %s: parameters %s, metrics %s",
+            result["trial"],
+            result["parameters"],
+            result["metrics"],
+        )
+        return result
+
+    async def stop_leftovers(self, client: KubeflowClient, obj: JSON) -> None:
+        """Delete the trials that still run: Katib itself lets them go on after the Experiment has finished."""
+        for trial in await self._trials(client, obj):
+            if not experiment.read_trial(trial)["finished"]:
+                metadata = trial["metadata"]
+                self.log.info("Stopping trial %s, which still runs", metadata["name"])
+                await client.delete(experiment.TRIAL_KIND, metadata["namespace"], metadata["name"], uid=metadata["uid"])
+
+    async def explain_failure(self, client: KubeflowClient, obj: JSON, outcome: Outcome) -> OutcomeError:
+        metadata = obj["metadata"]
+        lines = [f"Experiment {metadata['name']} in namespace {metadata['namespace']} failed: {outcome.message}"]
+        failed = [trial for trial in map(experiment.read_trial, await self._trials(client, obj)) if trial["failed"]]
+        for trial in failed[:EXPLAINED_TRIALS]:
+            lines.append(f"  trial {trial['name']} {trial['parameters']}: {trial['message']}")
+            reasons = await self.explain_pods(client, metadata["namespace"], f"{TRIAL_LABEL}={trial['name']}")
+            lines += [f"    {reason}" for reason in reasons]
+        if len(failed) > EXPLAINED_TRIALS:
+            lines.append(f"  and {len(failed) - EXPLAINED_TRIALS} more failed trials")
+        return ExperimentFailedError("\n".join(lines))
+
+    async def _trials(self, client: KubeflowClient, obj: JSON) -> list[JSON]:
+        metadata = obj["metadata"]
+        selector = f"{EXPERIMENT_LABEL}={metadata['name']}"
+        trials, _ = await client.list_all(experiment.TRIAL_KIND, metadata["namespace"], label_selector=selector)
+        return sorted(trials, key=lambda trial: (trial["metadata"]["creationTimestamp"], trial["metadata"]["name"]))
+
+
+class KatibExperimentOperator(ExperimentLifecycle):
+    """
+    Runs any Katib Experiment and returns its best hyperparameters.
+
+    XCom: ``{"parameters", "metrics", "trial", "experiment", "namespace", "counts", "artifact_uri"}``, each key also on
+    its own, so that ``tune.output["parameters"]`` works. Parameters are typed by their ``parameterType``.
+
+    :param experiment: the Experiment: a dict, YAML or JSON text, the path of a ``.yaml``/``.yml``/``.json`` file
+        beside the DAG, or a model object of ``kubeflow_katib_api`` or ``kubeflow-katib``. All of it is templated,
+        save model objects. ``metadata.name`` is set by the operator.
+    """
+
+    template_fields: Sequence[str] = (*KubeflowOperator.template_fields, "experiment")
+    template_ext: Sequence[str] = (".yaml", ".yml", ".json")
+    template_fields_renderers = {"experiment": "yaml"}
+
+    def __init__(self, *, experiment: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.experiment = experiment
+
+    def build_manifest(self, name: str, namespace: str, labels: dict[str, str], annotations: dict[str, str]) -> JSON:
+        problems = Problems()
+        manifest = read_manifest("experiment", self.experiment, problems)
+        if manifest is not None:
+            experiment.check_manifest(manifest, problems)
+        problems.raise_if_any(f"Task {self.task_id}")
+        assert manifest is not None
+        return with_metadata(manifest, name, namespace, labels, annotations)
+
+
+class KatibTuneLLMOperator(ExperimentLifecycle):
+    """
+    Tunes the fine-tune of an LLM: each trial is one run of the trainer image with other hyperparameters.
+
+    XCom: as :class:`KatibExperimentOperator`; ``parameters`` has the types of the search space, and ``artifact_uri`` is
+    the best trial's adapter when ``output_uri`` is given.
+
+    :param model: base model: ``org/name`` or ``hf://org/name[@revision]``, ``s3://bucket/prefix``,
+        ``pvc://claim/path``, or an absolute path that exists in the pod.
+    :param dataset: data set, in the same forms.
+    :param parameters: search space: name of a trainer setting to a dict made by
+        :mod:`airflow_llmtune.resources.search_space`, such as ``log_uniform(1e-5, 1e-2)``.
+    :param objective_metric_name: metric to optimise; the trainer reports ``eval_loss``.
+    :param objective_type: ``minimize`` or ``maximize``.
+    :param objective_goal: stop as soon as a trial reaches this value.
+    :param additional_metric_names: metrics to record beside the objective.
+    :param algorithm_name: ``random``, ``grid``, ``tpe``, or another that the cluster's Katib knows.
+    :param algorithm_settings: settings of the algorithm.
+    :param max_trial_count: trials in all.
+    :param parallel_trial_count: trials at the same time.
+    :param max_failed_trial_count: give up after this many failed trials; default 3, or all when there are fewer.
+    :param trainer_args: fixed settings of the trainer, such as ``{"max_steps": 100}``.
+    :param output_uri: where each trial leaves its adapter, in a folder of its own; default: nowhere.
+    :param resources_per_trial: requests and limits of each pod, such as ``{"cpu": 4, "memory": "16Gi", "gpu": 1}``.
+    :param image: trainer image.
+    :param env: environment of the trainer: name to text, or to an EnvVarSource such as
+        ``{"secretKeyRef": {"name": "hub", "key": "token"}}``. Secrets are references, never text.
+    :param job_options: how a trial's job runs: ``job_kind`` (``Job`` or ``PyTorchJob``), ``num_nodes``,
+        ``num_procs_per_node``, ``service_account_name``, ``active_deadline_seconds``, ``ttl_seconds_after_finished``,
+        ``pod_template`` (merged over the pod that the operator makes).
+    """
+
+    template_fields: Sequence[str] = (
+        *KubeflowOperator.template_fields,
+        "model",
+        "dataset",
+        "parameters",
+        "objective_metric_name",
+        "objective_type",
+        "objective_goal",
+        "additional_metric_names",
+        "algorithm_name",
+        "algorithm_settings",
+        "max_trial_count",
+        "parallel_trial_count",
+        "max_failed_trial_count",
+        "trainer_args",
+        "output_uri",
+        "resources_per_trial",
+        "image",
+        "env",
+        "job_options",
+    )
+    template_fields_renderers = {"parameters": "json", "trainer_args": "json", "job_options": "json"}
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        dataset: str,
+        parameters: Mapping[str, Any],
+        objective_metric_name: str = "eval_loss",
+        objective_type: str = "minimize",
+        objective_goal: float | str | None = None,
+        additional_metric_names: Sequence[str] = (),
+        algorithm_name: str = "tpe",
+        algorithm_settings: Mapping[str, Any] | None = None,
+        max_trial_count: int | str = 12,
+        parallel_trial_count: int | str = 2,
+        max_failed_trial_count: int | str | None = None,
+        trainer_args: Mapping[str, Any] | None = None,
+        output_uri: str | None = None,
+        resources_per_trial: Mapping[str, Any] | None = None,
+        image: str = trial_template.TRAINER_IMAGE,
+        env: Mapping[str, Any] | None = None,
+        job_options: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.model = model
+        self.dataset = dataset
+        self.parameters = parameters
+        self.objective_metric_name = objective_metric_name
+        self.objective_type = objective_type
+        self.objective_goal = objective_goal
+        self.additional_metric_names = additional_metric_names
+        self.algorithm_name = algorithm_name
+        self.algorithm_settings = algorithm_settings
+        self.max_trial_count = max_trial_count
+        self.parallel_trial_count = parallel_trial_count
+        self.max_failed_trial_count = max_failed_trial_count
+        self.trainer_args = trainer_args
+        self.output_uri = output_uri
+        self.resources_per_trial = resources_per_trial
+        self.image = image
+        self.env = env
+        self.job_options = job_options
+
+    def build_manifest(self, name: str, namespace: str, labels: dict[str, str], annotations: dict[str, str]) -> JSON:
+        problems = Problems()
+        space = SearchSpace.from_json(self.parameters, problems)
+        spec = experiment.ExperimentSpec.from_args(
+            parameters=space,
+            objective_metric_name=self.objective_metric_name,
+            objective_type=self.objective_type,
+            objective_goal=self.objective_goal,
+            additional_metric_names=self.additional_metric_names,
+            algorithm_name=self.algorithm_name,
+            algorithm_settings=self.algorithm_settings,
+            max_trial_count=self.max_trial_count,
+            parallel_trial_count=self.parallel_trial_count,
+            max_failed_trial_count=self.max_failed_trial_count,
+            problems=problems,
+        )
+        trainer = trial_template.TrainerSpec.from_args(
+            model=self.model,
+            dataset=self.dataset,
+            image=self.image,
+            trainer_args=self.trainer_args,
+            resources=self.resources_per_trial,
+            resources_argument="resources_per_trial",
+            env=self.env,
+            output_uri=self.output_uri,
+            problems=problems,
+            **trial_template.read_options("job_options", self.job_options, problems),
+        )
+        template = trial_template.trial_template(trainer, space, problems)
+        problems.raise_if_any(f"Task {self.task_id}")
+        return spec.to_manifest(name, namespace, labels, annotations, template)
+
+    def decoder(self, obj: JSON) -> Callable[[Mapping[str, str]], JSON]:  # noqa: ARG002 (the search space knows more)
+        return SearchSpace.from_json(self.parameters, Problems()).decode
+
+    async def read_result(self, client: KubeflowClient, obj: JSON) -> JSON:
+        result = await super().read_result(client, obj)
+        if abs(result["metrics"][self.objective_metric_name]) >= trial_template.DIVERGED_LOSS:
+            raise ExperimentFailedError(
+                f"Experiment {result['experiment']} has no usable trial: the loss of all of them was no finite number. "
+                f"Fix: lower the range of `parameters.learning_rate`, or check the data set"
+            )
+        return result
+
+    def artifact_uri(self, trial: str) -> str | None:
+        return None if self.output_uri is None else f"{self.output_uri.rstrip('/')}/{trial}"

@@ -1,0 +1,183 @@
+"""Train: any PyTorchJob, or the fine-tune of an LLM with the values that a tuning found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_llmtune.exceptions import OutcomeError, TrainingFailedError
+from airflow_llmtune.operators.base import KubeflowOperator
+from airflow_llmtune.operators.manifest import read_manifest, with_metadata
+from airflow_llmtune.resources import job, pod, pytorch_job, trial_template
+from airflow_llmtune.resources.meta import Outcome, Problems
+from airflow_llmtune.triggers.base import WaitTrigger
+from airflow_llmtune.triggers.trainer import JobTrigger, PyTorchJobTrigger
+
+if TYPE_CHECKING:
+    from airflow_llmtune.hooks.kubeflow import KubeflowClient
+
+__all__ = ["FineTuneLLMOperator", "PyTorchJobOperator"]
+
+JSON = dict[str, Any]
+
+
+class TrainingLifecycle(KubeflowOperator):
+    """What both operators share: a training job's result and failure are told by its pods."""
+
+    def pod_selector(self, name: str) -> str:
+        """Select the pods of the job."""
+        raise NotImplementedError
+
+    async def read_result(self, client: KubeflowClient, obj: JSON) -> JSON:
+        """Return what the trainer wrote into its pod's termination message; a pod of other code has written none."""
+        metadata = obj["metadata"]
+        result: JSON = {
+            "job": metadata["name"],
+            "namespace": metadata["namespace"],
+            "metrics": {},
+            "artifact_uri": None,
+        }
+        for item in await self.read_pods(client, metadata["namespace"], self.pod_selector(metadata["name"])):
+            if (told := pod.read_training_result(item)) is not None:
+                result |= {key: told[key] for key in ("metrics", "artifact_uri", "samples") if key in told}
+        return result
+
+    async def explain_failure(self, client: KubeflowClient, obj: JSON, outcome: Outcome) -> OutcomeError:
+        metadata = obj["metadata"]
+        where = f"{self.kind.kind} {metadata['name']} in namespace {metadata['namespace']}"
+        lines = [f"{where} failed: {outcome.reason}: {outcome.message}"]
+        reasons = await self.explain_pods(client, metadata["namespace"], self.pod_selector(metadata["name"]))
+        return TrainingFailedError("\n".join([*lines, *(f"  {reason}" for reason in reasons)]))
+
+
+class PyTorchJobOperator(TrainingLifecycle):
+    """
+    Runs any PyTorchJob (``kubeflow.org/v1``) to its end.
+
+    XCom: ``{"job", "namespace", "metrics", "artifact_uri"}``; the last two, and ``samples``, are filled when the
+    container writes a result such as the trainer image's to its termination message.
+
+    :param pytorch_job: the PyTorchJob: a dict, YAML or JSON text, the path of a ``.yaml``/``.yml``/``.json`` file
+        beside the DAG, or a model object. All of it is templated, save model objects. ``metadata.name`` is set by
+        the operator.
+    """
+
+    template_fields: Sequence[str] = (*KubeflowOperator.template_fields, "pytorch_job")
+    template_ext: Sequence[str] = (".yaml", ".yml", ".json")
+    template_fields_renderers = {"pytorch_job": "yaml"}
+
+    def __init__(self, *, pytorch_job: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.pytorch_job = pytorch_job
+
+    @property
+    def trigger_class(self) -> type[WaitTrigger]:
+        return PyTorchJobTrigger
+
+    def pod_selector(self, name: str) -> str:
+        return pytorch_job.pod_selector(name)
+
+    def build_manifest(self, name: str, namespace: str, labels: dict[str, str], annotations: dict[str, str]) -> JSON:
+        problems = Problems()
+        manifest = read_manifest("pytorch_job", self.pytorch_job, problems)
+        if manifest is not None:
+            pytorch_job.check_manifest(manifest, problems)
+        problems.raise_if_any(f"Task {self.task_id}")
+        assert manifest is not None
+        return with_metadata(manifest, name, namespace, labels, annotations)
+
+
+class FineTuneLLMOperator(TrainingLifecycle):
+    """
+    Fine-tunes an LLM with given hyperparameters on the full data and leaves the adapter at ``output_uri``.
+
+    It runs the same trainer as :class:`~airflow_llmtune.operators.katib.KatibTuneLLMOperator`, as a Job or, with
+    several nodes, a PyTorchJob.
+
+    XCom: ``{"job", "namespace", "metrics", "artifact_uri", "samples"}``, each key also on its own.
+
+    :param model: base model, in the forms of :class:`~airflow_llmtune.operators.katib.KatibTuneLLMOperator`.
+    :param dataset: data set, likewise.
+    :param hyperparameters: trainer settings to take as they are, such as ``tune.output["parameters"]``.
+    :param trainer_args: further settings of the trainer.
+    :param output_uri: where the adapter goes: ``s3://bucket/prefix``, ``pvc://claim/path``, or an absolute path.
+    :param resources_per_node: requests and limits of each pod, such as ``{"cpu": 8, "memory": "32Gi", "gpu": 1}``.
+    :param image: trainer image.
+    :param env: environment of the trainer: name to text, or to an EnvVarSource.
+    :param job_options: as for :class:`~airflow_llmtune.operators.katib.KatibTuneLLMOperator`.
+    """
+
+    template_fields: Sequence[str] = (
+        *KubeflowOperator.template_fields,
+        "model",
+        "dataset",
+        "hyperparameters",
+        "trainer_args",
+        "output_uri",
+        "resources_per_node",
+        "image",
+        "env",
+        "job_options",
+    )
+    template_fields_renderers = {"hyperparameters": "json", "trainer_args": "json", "job_options": "json"}
+
+    def __init__(
+        self,
+        *,
+        model: str,
+        dataset: str,
+        output_uri: str,
+        hyperparameters: Mapping[str, Any] | None = None,
+        trainer_args: Mapping[str, Any] | None = None,
+        resources_per_node: Mapping[str, Any] | None = None,
+        image: str = trial_template.TRAINER_IMAGE,
+        env: Mapping[str, Any] | None = None,
+        job_options: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.model = model
+        self.dataset = dataset
+        self.output_uri = output_uri
+        self.hyperparameters = hyperparameters
+        self.trainer_args = trainer_args
+        self.resources_per_node = resources_per_node
+        self.image = image
+        self.env = env
+        self.job_options = job_options
+
+    @property
+    def trigger_class(self) -> type[WaitTrigger]:
+        return PyTorchJobTrigger if self._trainer(Problems()).job_kind == pytorch_job.KIND.kind else JobTrigger
+
+    async def read_result(self, client: KubeflowClient, obj: JSON) -> JSON:
+        # The trainer knows its output by the path at which a volume is mounted; the next task wants its address.
+        return {**await super().read_result(client, obj), "artifact_uri": self.output_uri}
+
+    def pod_selector(self, name: str) -> str:
+        if self.trigger_class is PyTorchJobTrigger:
+            return pytorch_job.pod_selector(name)
+        return job.pod_selector(name)
+
+    def build_manifest(self, name: str, namespace: str, labels: dict[str, str], annotations: dict[str, str]) -> JSON:
+        problems = Problems()
+        trainer = self._trainer(problems)
+        manifest = trial_template.training_manifest(
+            trainer, name, namespace, labels, annotations, self.hyperparameters, problems
+        )
+        problems.raise_if_any(f"Task {self.task_id}")
+        return manifest
+
+    def _trainer(self, problems: Problems) -> trial_template.TrainerSpec:
+        return trial_template.TrainerSpec.from_args(
+            model=self.model,
+            dataset=self.dataset,
+            image=self.image,
+            trainer_args=self.trainer_args,
+            resources=self.resources_per_node,
+            resources_argument="resources_per_node",
+            env=self.env,
+            output_uri=self.output_uri,
+            problems=problems,
+            **trial_template.read_options("job_options", self.job_options, problems),
+        )

@@ -1,0 +1,279 @@
+"""What all kinds share: owners, object names and labels, outcomes, and the collector of input errors."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from airflow_llmtune.exceptions import FieldError, InvalidSpecError
+
+__all__ = [
+    "ATTEMPT_LABEL",
+    "DELIVERED_ANNOTATION",
+    "IDENTITY_LABEL",
+    "MAX_NAME_LENGTH",
+    "OWNER_ANNOTATION",
+    "Outcome",
+    "Phase",
+    "Problems",
+    "ResourceKind",
+    "condition",
+    "did_you_mean",
+    "finite",
+    "identity",
+    "identity_selector",
+    "metadata",
+    "object_name",
+    "owner_labels",
+    "path",
+    "text_of",
+    "whole",
+]
+
+IDENTITY_LABEL = "airflow-llmtune/identity"
+ATTEMPT_LABEL = "airflow-llmtune/attempt"
+# The task instance that answers for the object now; an adopting try writes itself here.
+OWNER_ANNOTATION = "airflow-llmtune/owner"
+# Its result went to a task; a later run of that task starts afresh.
+DELIVERED_ANNOTATION = "airflow-llmtune/delivered"
+
+# Katib refuses longer Experiment names; with its suffixes (`-<8 characters>` for a trial, `-master-0` for its
+# pod; `-bayesianoptimization` for a service) 40 stays below the 63 of a DNS label.
+MAX_NAME_LENGTH = 40
+_MAX_LABEL_LENGTH = 63
+_MAX_MESSAGE_LENGTH = 1000
+
+Phase = Literal["Pending", "Running", "Succeeded", "Failed"]
+
+
+@dataclass(frozen=True)
+class ResourceKind:
+    group: str
+    version: str
+    kind: str
+    plural: str
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    def path(self, namespace: str, name: str | None = None) -> str:
+        root = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
+        collection = f"{root}/namespaces/{namespace}/{self.plural}"
+        return f"{collection}/{name}" if name else collection
+
+
+# --- who owns an object -------------------------------------------------------------------------------------
+
+
+def identity(dag_id: str, task_id: str, run_id: str, map_index: int) -> str:
+    """16 hex digits that stand for one task instance, whatever its try."""
+    # JSON keeps ("a", "b-c") and ("a-b", "c") apart.
+    return _digest(json.dumps([dag_id, task_id, run_id, map_index]))[:16]
+
+
+def identity_selector(dag_id: str, task_id: str, run_id: str, map_index: int) -> str:
+    return f"{IDENTITY_LABEL}={identity(dag_id, task_id, run_id, map_index)}"
+
+
+def object_name(dag_id: str, task_id: str, run_id: str, map_index: int, attempt: int) -> str:
+    """The same task instance and attempt give the same name, so that a repeated create finds its object."""
+    suffix = f"-{identity(dag_id, task_id, run_id, map_index)[:8]}-{attempt}"
+    return _readable(dag_id, task_id, MAX_NAME_LENGTH - len(suffix)) + suffix
+
+
+def owner_labels(dag_id: str, task_id: str, run_id: str, map_index: int, attempt: int) -> dict[str, str]:
+    """``map_index`` is there for mapped tasks only, as in the cncf provider: "-1" is no valid label value."""
+    labels = {
+        IDENTITY_LABEL: identity(dag_id, task_id, run_id, map_index),
+        ATTEMPT_LABEL: str(attempt),
+        "dag_id": _label_value(dag_id),
+        "task_id": _label_value(task_id),
+        "run_id": _label_value(run_id),
+    }
+    return labels if map_index < 0 else {**labels, "map_index": str(map_index)}
+
+
+def metadata(name: str, namespace: str, labels: Mapping[str, str], annotations: Mapping[str, str]) -> dict[str, Any]:
+    meta: dict[str, Any] = {"name": name, "namespace": namespace}
+    if labels:
+        meta["labels"] = dict(labels)
+    if annotations:
+        meta["annotations"] = dict(annotations)
+    return meta
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def _readable(dag_id: str, task_id: str, room: int) -> str:
+    # A task group repeats in front of each of its tasks; the task's own name says more in the room there is.
+    dag, task = _slug(dag_id), _slug(task_id.rpartition(".")[2])
+    if len(dag) + len(task) + 1 > room:
+        half = (room - 1) // 2
+        dag = dag[: max(half, room - 1 - len(task))]
+        task = task[: room - 1 - len(dag)]
+    slug = "-".join(part for part in (dag.strip("-"), task.strip("-")) if part)
+    return slug if slug[:1].isalpha() else f"t{slug}"[:room].strip("-")
+
+
+def _label_value(text: str) -> str:
+    safe = re.sub(r"[^A-Za-z0-9_.-]+", "_", text).strip("_.-")
+    if safe == text and len(safe) <= _MAX_LABEL_LENGTH:
+        return safe
+    # Two different run ids must not end up in the same label.
+    short = safe[: _MAX_LABEL_LENGTH - 9].rstrip("_.-")
+    return f"{short}-{_digest(text)[:8]}" if short else _digest(text)[:8]
+
+
+# --- reading objects ----------------------------------------------------------------------------------------
+
+
+def path(obj: Any, *keys: str) -> Any:
+    """The value below ``keys``, or None as soon as a level is missing: statuses appear bit by bit."""
+    for key in keys:
+        if not isinstance(obj, Mapping):
+            return None
+        obj = obj.get(key)
+    return obj
+
+
+def condition(obj: Mapping[str, Any], type_: str) -> dict[str, Any] | None:
+    """The condition of that type if it holds; a type that is listed with status "False" does not."""
+    for entry in path(obj, "status", "conditions") or []:
+        if entry.get("type") == type_ and entry.get("status") == "True":
+            return dict(entry)
+    return None
+
+
+def finite(value: Any) -> float | None:
+    """The number behind a text or a number; None when there is none, or it is NaN or infinite."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    if isinstance(value, str) and "_" in value:  # Python reads "1_000"; Katib does not
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def whole(value: Any) -> int | None:
+    """The integer behind a text or a number, exact also where a float would round."""
+    number = finite(value)
+    if number is None or not number.is_integer():
+        return None
+    if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d+\s*", value):
+        return int(value)
+    return value if isinstance(value, int) else int(number)
+
+
+def text_of(value: str | float | bool) -> str:
+    """The text in which a scalar travels to Katib and to the trainer's flags."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    phase: Phase
+    reason: str = ""
+    message: str = ""
+
+    @property
+    def finished(self) -> bool:
+        return self.phase in ("Succeeded", "Failed")
+
+    @classmethod
+    def of(cls, phase: Phase, held: Mapping[str, Any] | None) -> Outcome:
+        held = held or {}
+        return cls(phase, held.get("reason") or "", held.get("message") or "")
+
+    def to_event(self, name: str, namespace: str, uid: str) -> dict[str, Any]:
+        message = self.message
+        if len(message) > _MAX_MESSAGE_LENGTH:  # an event is a database row, not a log
+            message = message[: _MAX_MESSAGE_LENGTH - 1] + "…"
+        return {
+            "name": name,
+            "namespace": namespace,
+            "uid": uid,
+            "phase": self.phase,
+            "reason": self.reason,
+            "message": message,
+        }
+
+    @classmethod
+    def from_event(cls, event: Mapping[str, Any]) -> Outcome:
+        return cls(event["phase"], event["reason"], event["message"])
+
+
+# --- checking input -----------------------------------------------------------------------------------------
+
+
+def did_you_mean(word: Any, known: Iterable[str]) -> str:
+    """The end of a "fix" sentence: the nearest known word, or all of them."""
+    words = sorted(known)
+    near = difflib.get_close_matches(str(word), words, n=1)
+    return f"did you mean `{near[0]}`?" if near else "use one of " + ", ".join(f"`{known}`" for known in words)
+
+
+class Problems:
+    """Collects every mistake of an input, so that its author mends them in one go.
+
+    The readers return the cast value, or None after having noted why there is none.
+    Values may come as text: Jinja renders text.
+    """
+
+    def __init__(self) -> None:
+        self.errors: list[FieldError] = []
+
+    def add(self, argument: str, value: Any, rule: str, fix: str) -> None:
+        self.errors.append(FieldError(argument, value, rule, fix))
+
+    def raise_if_any(self, subject: str) -> None:
+        if self.errors:
+            raise InvalidSpecError(subject, self.errors)
+
+    def number(self, argument: str, value: Any) -> float | None:
+        number = finite(value)
+        if number is None:
+            self.add(argument, value, "is not a finite number", "give a number such as 0.001")
+        return number
+
+    def integer(self, argument: str, value: Any, *, at_least: int | None = None) -> int | None:
+        number = whole(value)
+        if number is None:
+            self.add(argument, value, "is not a whole number", "give an integer such as 8")
+        elif at_least is not None and number < at_least:
+            self.add(argument, value, f"is less than {at_least}", f"give {at_least} or more")
+            return None
+        return number
+
+    def choice(self, argument: str, value: Any, known: Iterable[str]) -> str | None:
+        allowed = list(known)
+        if isinstance(value, str) and value in allowed:
+            return value
+        self.add(argument, value, "is not known", did_you_mean(value, allowed))
+        return None
+
+    def mapping(self, argument: str, value: Any) -> dict[str, Any]:
+        """An absent mapping is an empty one."""
+        if value is None:
+            return {}
+        if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+            return dict(value)
+        self.add(argument, value, "is not a mapping with text keys", "give a dict such as {'name': 'value'}")
+        return {}

@@ -1,0 +1,108 @@
+"""Pods as we read them: why one failed or cannot start, and what the trainer in it left behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from airflow_llmtune.resources import job, pytorch_job
+from airflow_llmtune.resources.meta import ResourceKind, finite, path
+
+__all__ = ["KIND", "LOG_COLLECTOR", "log_container", "read_failure", "read_training_result"]
+
+KIND = ResourceKind("", "v1", "Pod", "pods")
+
+# Katib sends a trial's output to its own container; the trainer's own log is empty then.
+LOG_COLLECTOR = "metrics-logger-and-collector"
+
+_PRIMARY = (job.CONTAINER, pytorch_job.CONTAINER)
+# A container passes through these on its way to running.
+_STARTING = ("ContainerCreating", "PodInitializing")
+_MAX_MESSAGE_LENGTH = 600
+
+
+def log_container(pod: Mapping[str, Any]) -> str:
+    """The container whose log shows the training."""
+    names = [container["name"] for container in path(pod, "spec", "containers") or []]
+    return next((name for name in (LOG_COLLECTOR, *_PRIMARY) if name in names), names[0])
+
+
+def read_failure(pod: Mapping[str, Any]) -> str | None:
+    """Why the pod failed or cannot start, in one sentence; None while nothing is wrong with it."""
+    # Evicted, or past its deadline: the kubelet ended the pod, and its containers only tell that they were killed.
+    if path(pod, "status", "phase") == "Failed" and (reason := path(pod, "status", "reason")):
+        return _sentence(f"the pod was ended ({reason})", path(pod, "status", "message"))
+    told = (_tell_status(kind, status) for kind, status in _statuses(pod))
+    return next((sentence for sentence in told if sentence), None) or _tell_unschedulable(pod)
+
+
+def _statuses(pod: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Container statuses, the primary container's first: its failure explains those of its sidecars."""
+    regular = path(pod, "status", "containerStatuses") or []
+    for status in sorted(regular, key=lambda status: status["name"] not in _PRIMARY):
+        yield "container", status
+    for status in path(pod, "status", "initContainerStatuses") or []:
+        yield "init container", status
+
+
+def _tell_status(kind: str, status: Mapping[str, Any]) -> str | None:
+    subject = f"{kind} {status['name']}"
+    waiting = path(status, "state", "waiting") or {}
+    ended = path(status, "state", "terminated") or {}
+    if not ended and waiting.get("reason") == "CrashLoopBackOff":
+        ended = path(status, "lastState", "terminated") or {}
+    if ended.get("exitCode"):
+        return _tell_end(subject, ended)
+    reason = waiting.get("reason")
+    if reason and reason not in _STARTING:
+        return _sentence(f"{subject} cannot start ({reason})", waiting.get("message"))
+    return None
+
+
+def _tell_end(subject: str, ended: Mapping[str, Any]) -> str:
+    reason = ended.get("reason") or "Error"
+    if reason == "OOMKilled":
+        return f"{subject} ran out of memory (OOMKilled): raise its memory limit, or lower the batch size"
+    message = ended.get("message") or ""
+    report = _read_report(message)
+    if report is not None and report.get("error"):
+        message = str(report["error"])
+    return _sentence(f"{subject} ended with exit code {ended['exitCode']} ({reason})", message)
+
+
+def _tell_unschedulable(pod: Mapping[str, Any]) -> str | None:
+    for entry in path(pod, "status", "conditions") or []:
+        scheduled = entry.get("type") != "PodScheduled" or entry.get("status") != "False"
+        if not scheduled and entry.get("reason") == "Unschedulable":
+            return _sentence("no node can take the pod (Unschedulable)", entry.get("message"))
+    return None
+
+
+def _sentence(what: str, message: str | None) -> str:
+    message = (message or "").strip()
+    if len(message) > _MAX_MESSAGE_LENGTH:  # the end of a log says more than its start
+        message = "…" + message[-_MAX_MESSAGE_LENGTH:]
+    return f"{what}: {message}" if message else what
+
+
+def read_training_result(pod: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The trainer's own summary, finite numbers only; None when it left none."""
+    for kind, status in _statuses(pod):
+        if kind == "container" and status["name"] in _PRIMARY:
+            return _read_report(path(status, "state", "terminated", "message") or "")
+    return None
+
+
+def _read_report(text: str) -> dict[str, Any] | None:
+    try:
+        report = json.loads(text, parse_constant=lambda _: None, parse_float=finite)
+    except ValueError:
+        return None
+    if not isinstance(report, dict) or report.get("schema_version") != 1:
+        return None
+    metrics = path(report, "metrics") or {}
+    return {
+        **report,
+        "metrics": {name: value for name, value in metrics.items() if finite(value) is not None},
+    }

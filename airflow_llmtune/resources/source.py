@@ -1,0 +1,51 @@
+"""Where a model, a data set or an output lies: as the author writes it, and as the trainer finds it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow_llmtune.resources.meta import Problems
+
+__all__ = ["Source", "mount_path"]
+
+_HUB = re.compile(r"(?:hf://)?(?P<name>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
+_S3 = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\s]*)?")
+_CLAIM = re.compile(r"pvc://(?P<claim>[a-z0-9]([-a-z0-9.]*[a-z0-9])?)(?P<path>/.*)?")
+_PATH = re.compile(r"(file://)?/.*")
+_FORMS = "an absolute path, file:///path, s3://bucket/prefix, pvc://claim/path"
+
+
+def mount_path(claim: str) -> str:
+    return f"/mnt/{claim}"
+
+
+@dataclass(frozen=True)
+class Source:
+    """``flag`` is what the trainer is told; a ``claim`` has to be mounted for it."""
+
+    address: str
+    flag: str
+    revision: str | None = None
+    claim: str | None = None
+
+    @classmethod
+    def read(
+        cls, argument: str, text: Any, problems: Problems, *, hub: bool = True, revision: bool = False
+    ) -> Source | None:
+        """``hub``: the Hugging Face Hub will do; ``revision``: so will ``@revision`` behind its name."""
+        if isinstance(text, str):
+            text = text.rstrip("/") or text
+            if claimed := _CLAIM.fullmatch(text):
+                claim = claimed["claim"]
+                return cls(text, mount_path(claim) + (claimed["path"] or ""), claim=claim)
+            if _PATH.fullmatch(text) or _S3.fullmatch(text):
+                return cls(text, text)
+            if hub and (found := _HUB.fullmatch(text)) and (revision or not found["revision"]):
+                return cls(text, f"hf://{found['name']}", revision=found["revision"])
+        name = "org/name[@revision]" if revision else "org/name"
+        fix = f"give {_FORMS}" + (f", hf://{name} or {name}" if hub else "")
+        problems.add(argument, text, "is no address that the trainer can reach", fix)
+        return None

@@ -1,0 +1,101 @@
+"""The trainer as a Katib trial (placeholders) and as a final run (values)."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from airflow_llmtune.resources import job, pytorch_job
+from airflow_llmtune.resources.meta import Problems, metadata, text_of
+from airflow_llmtune.resources.pod import LOG_COLLECTOR
+from airflow_llmtune.resources.trainer_pod import Flag, job_manifest, literal
+from airflow_llmtune.resources.trainer_spec import (
+    OUTPUT_FLAG,
+    RESERVED_FLAGS,
+    TRAINER_IMAGE,
+    TrainerSpec,
+    read_flags,
+    read_options,
+)
+
+if TYPE_CHECKING:
+    from airflow_llmtune.resources.search_space import Parameter, SearchSpace
+
+__all__ = ["DIVERGED_LOSS", "TRAINER_IMAGE", "TrainerSpec", "read_options", "training_manifest", "trial_template"]
+
+_TRIAL_NAME = "trial_name"
+# A diverged trial must not fail: its huge loss tells the algorithm where not to look.
+_TRIAL_FLAGS = {"on_divergence": "report"}
+# What the trainer then reports as the loss.
+DIVERGED_LOSS = 1e9
+# `kubectl logs` of a trial shows the training; Katib has sent it there.
+_TRIAL_ANNOTATIONS = {"kubectl.kubernetes.io/default-container": LOG_COLLECTOR}
+
+
+def trial_template(spec: TrainerSpec, space: SearchSpace, problems: Problems) -> dict[str, Any]:
+    """Katib's ``trialTemplate``; what the two arguments make wrong together goes to ``problems``."""
+    _check_searched(spec, space, problems)
+    flags = [literal(name, text) for name, text in {**_TRIAL_FLAGS, **spec.flags}.items()]
+    flags += [_searched(parameter) for parameter in space.parameters]
+    parameters = [{"name": name, "reference": name} for name in space.names]
+    if spec.output is not None:
+        folder = literal(OUTPUT_FLAG, spec.output.flag)
+        flags.append(replace(folder, text=f"{folder.text}/{_placeholder(_TRIAL_NAME)}"))
+        parameters.append({"name": _TRIAL_NAME, "reference": "${trialSpec.Name}"})
+    template: dict[str, Any] = {
+        # Pods stay until their ttl: a failed one still has to tell why.
+        "retain": True,
+        "primaryContainerName": spec.primary_container,
+        "successCondition": job.SUCCESS_CONDITION,
+        "failureCondition": job.FAILURE_CONDITION,
+        "trialParameters": parameters,
+        "trialSpec": job_manifest(spec, flags, _TRIAL_ANNOTATIONS),
+    }
+    if spec.job_kind == pytorch_job.KIND.kind:
+        template["primaryPodLabels"] = dict(pytorch_job.PRIMARY_POD_LABELS)
+        template["successCondition"] = pytorch_job.SUCCESS_CONDITION
+        template["failureCondition"] = pytorch_job.FAILURE_CONDITION
+    return template
+
+
+def training_manifest(
+    spec: TrainerSpec,
+    name: str,
+    namespace: str,
+    labels: Mapping[str, str],
+    annotations: Mapping[str, str],
+    hyperparameters: Any,
+    problems: Problems,
+) -> dict[str, Any]:
+    """The same trainer as one Job or PyTorchJob; mistakes in ``hyperparameters`` go to ``problems``."""
+    chosen = read_flags("hyperparameters", hyperparameters, problems)
+    for flag in sorted(chosen.keys() & spec.flags.keys()):
+        rule = "is also set by `trainer_args`"
+        problems.add(f"hyperparameters.{flag}", chosen[flag], rule, "leave it out of one of the two")
+    flags = [literal(flag, text) for flag, text in {**spec.flags, **chosen}.items()]
+    if spec.output is not None:
+        flags.append(literal(OUTPUT_FLAG, spec.output.flag))
+    return job_manifest(spec, flags, {}, metadata(name, namespace, labels, annotations))
+
+
+def _check_searched(spec: TrainerSpec, space: SearchSpace, problems: Problems) -> None:
+    for name in space.names:
+        where = f"parameters.{name}"
+        if name in spec.flags:
+            rule = f"is also fixed, at {spec.flags[name]!r}"
+            problems.add(where, name, rule, f"leave it out of `parameters` or of `trainer_args.{name}`")
+        elif name in RESERVED_FLAGS or name == _TRIAL_NAME or name in _TRIAL_FLAGS:
+            problems.add(where, name, "is set by the operator itself", "search something else")
+        elif name != name.lower():
+            problems.add(where, name, "is no setting of the trainer", f"write {name.lower()}")
+
+
+def _searched(parameter: Parameter) -> Flag:
+    safe = all(shlex.quote(text) == text for text in map(text_of, parameter.values))
+    return Flag(parameter.name, _placeholder(parameter.name), safe)
+
+
+def _placeholder(name: str) -> str:
+    return "${trialParameters." + name + "}"

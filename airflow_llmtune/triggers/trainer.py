@@ -1,0 +1,39 @@
+"""Waits for a training job: a PyTorchJob of the Training Operator, or a plain batch Job."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_llmtune.resources import job, pytorch_job
+from airflow_llmtune.triggers.base import WaitTrigger
+
+__all__ = ["JobTrigger", "PyTorchJobTrigger"]
+
+
+class JobTrigger(WaitTrigger):
+    """Fires when a batch/v1 Job has finished; see :class:`WaitTrigger` for the arguments."""
+
+    kind = job.KIND
+    read_outcome = staticmethod(job.read_outcome)
+
+    @staticmethod
+    def describe(obj: dict[str, Any]) -> str:
+        status = obj.get("status") or {}
+        return ", ".join(_counts(status)) or "no pod started yet"
+
+
+class PyTorchJobTrigger(WaitTrigger):
+    """Fires when a PyTorchJob has finished; see :class:`WaitTrigger` for the arguments."""
+
+    kind = pytorch_job.KIND
+    read_outcome = staticmethod(pytorch_job.read_outcome)
+
+    @staticmethod
+    def describe(obj: dict[str, Any]) -> str:
+        replicas = (obj.get("status") or {}).get("replicaStatuses") or {}
+        states = [f"{role} {text}" for role in sorted(replicas) for text in _counts(replicas[role])]
+        return ", ".join(states) or "no replica started yet"
+
+
+def _counts(status: dict[str, Any]) -> list[str]:
+    return [f"{status[state]} {state}" for state in ("active", "succeeded", "failed") if status.get(state)]

@@ -1,0 +1,129 @@
+"""
+Tunes, then fine-tunes, a real LLM on this machine: `make demo`, or `make demo KEEP=1` to look around afterwards.
+
+Files go to `.demo/`: the model and the text once, everything else for each run anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from rich.console import Console
+
+from demo.airflow_site import USER, AirflowSite
+from demo.cluster import Cluster, phase, run_name
+from demo.processes import Processes, ServiceError
+from demo.progress import Progress
+from demo.report import print_report
+
+ROOT = Path(__file__).resolve().parent.parent
+HOME = ROOT / ".demo"
+DAG_ID = "tune_llm"
+TRAINER_IMAGE = "airflow-llmtune/trainer"
+SAMPLE_PROMPT = "What is your favourite book?"
+CONF: dict[str, Any] = {"trials": 8, "trial_steps": 30, "epochs": 1.0, "sample_prompt": SAMPLE_PROMPT}
+
+
+def main() -> int:
+    options = argparse.ArgumentParser(prog="make demo", description=__doc__)
+    options.add_argument("--keep", action="store_true", help="leave Airflow's UI up until Ctrl-C")
+    keep = options.parse_args().keep
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    begin = time.monotonic()
+    try:
+        return run(console, keep)
+    except KeyboardInterrupt:
+        console.print("[yellow]Interrupted; everything is stopped.[/]")
+        return 130
+    except (ServiceError, subprocess.CalledProcessError) as error:
+        console.print(f"[bold red]The demo failed:[/] {error}", highlight=False)
+        return 1
+    finally:
+        console.print(f"Total: {time.monotonic() - begin:.0f} s")
+
+
+def run(console: Console, keep: bool) -> int:
+    """Return the exit code: 0 only when the run succeeded and everything was shown."""
+    model, dataset = HOME / "SmolLM2-135M-Instruct", HOME / "dataset"
+    home = HOME / "runs" / run_name()
+    with Processes(home / "logs") as processes, console.status("preparing model and data"):
+        begin = time.monotonic()
+        prepare("demo.prepare_model", model)
+        prepare("demo.prepare_dataset", dataset)
+        console.print(f"model and data ready after {time.monotonic() - begin:.0f} s")
+        cluster = Cluster(home / "cluster", {TRAINER_IMAGE: Path(sys.prefix)})
+        cluster.start(processes)
+        console.print(
+            f"control plane up; look at it with: kubectl --kubeconfig {cluster.kubeconfig} get experiments,trials"
+        )
+        site = AirflowSite(home / "airflow", ROOT / "dags", cluster.kubeconfig)
+        site.start(processes)
+        site.wait_for_dag(DAG_ID, processes)
+        console.print(f"Airflow healthy after {time.monotonic() - begin:.0f} s at {site.url}")
+        conf = {**CONF, "model": str(model), "dataset": str(dataset), "output_uri": str(home / "models")}
+        run_id = site.trigger(DAG_ID, conf)
+        progress = Progress(console, site, cluster, processes)
+        state = progress.follow(DAG_ID, run_id)
+        if state == "success":
+            print_report(
+                console,
+                cluster,
+                progress,
+                *(site.xcom(DAG_ID, run_id, task) for task in ("tune", "fine_tune")),
+            )
+        else:
+            print_failure(console, site, run_id)
+        if keep:
+            stay(console, site, cluster)
+    return 0 if state == "success" else 1
+
+
+def prepare(module: str, target: Path) -> None:
+    """Make the model or the data once; what is there already is kept."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, str(target)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        raise ServiceError(f"{module} failed:\n{done.stderr or done.stdout}")
+
+
+def print_failure(console: Console, site: AirflowSite, run_id: str) -> None:
+    """Say which task failed and why, in the words of its log."""
+    for instance in site.task_instances(DAG_ID, run_id):
+        if instance["state"] == "failed":
+            console.print(f"[bold red]Task {instance['task_id']} failed.[/] The end of its log:")
+            log = site.task_log(DAG_ID, run_id, instance["task_id"], instance["try_number"])
+            console.print("\n".join(log[-20:]), markup=False, highlight=False)
+
+
+def stay(console: Console, site: AirflowSite, cluster: Cluster) -> None:
+    """Keep everything up until Ctrl-C."""
+    experiments = ", ".join(f"{item['metadata']['name']} ({phase(item)})" for item in cluster.experiments())
+    console.print(f"Airflow: {site.url}/dags/{DAG_ID}  user {USER}, password {site.password}", highlight=False)
+    console.print(f"Experiments: {experiments}; KUBECONFIG={cluster.kubeconfig}", highlight=False)
+    console.print("Ctrl-C stops everything.")
+    while True:
+        time.sleep(1)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 (a signal handler's signature)
+    # A second Ctrl-C must not cut the clean-up short, which is bounded anyhow.
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    # Airflow and the trainers share two cores: idle threads must sleep, not spin.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""Follows a DAG run: prints what changes, and measures who held a worker when."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import pairwise
+
+import psutil
+from rich.console import Console
+
+from demo.airflow_site import AirflowSite
+from demo.cluster import Cluster, metric, phase
+from demo.processes import Processes
+
+METRIC = "eval_loss"
+FINISHED_TRIAL = ("Succeeded", "Failed", "MetricsUnavailable", "EarlyStopped")
+
+
+@dataclass
+class Transition:
+    at: float
+    task_id: str
+    state: str
+    worker_pids: list[int]
+
+
+@dataclass
+class Progress:
+    """
+    One DAG run as it is seen from outside, once a second.
+
+    :param console: where to print.
+    """
+
+    console: Console
+    site: AirflowSite
+    cluster: Cluster
+    processes: Processes
+    transitions: list[Transition] = field(default_factory=list)
+    workers_while_deferred: set[int] = field(default_factory=set)
+
+    def follow(self, dag_id: str, run_id: str) -> str:
+        """Return the run's last state."""
+        trials_told: set[str] = set()
+        while True:
+            self.processes.check()
+            state = self.site.run_state(dag_id, run_id)
+            self._see_tasks(dag_id, run_id)
+            self._see_trials(trials_told)
+            if state in {"success", "failed"}:
+                return state
+            time.sleep(1)
+
+    def deferred_seconds(self, task_id: str) -> float:
+        """Return for how long a task waited without a worker."""
+        mine = [transition for transition in self.transitions if transition.task_id == task_id]
+        return sum(after.at - before.at for before, after in pairwise(mine) if before.state == "deferred")
+
+    def _see_tasks(self, dag_id: str, run_id: str) -> None:
+        last = {transition.task_id: transition.state for transition in self.transitions}
+        for instance in self.site.task_instances(dag_id, run_id):
+            task_id, state = instance["task_id"], instance["state"]
+            if state is None:
+                continue
+            pids = worker_pids(instance["id"])
+            if state == "deferred" and pids:
+                pids = self._still_there(dag_id, run_id, task_id, pids)
+                self.workers_while_deferred |= set(pids)
+            if last.get(task_id) != state:
+                self.transitions.append(Transition(time.time(), task_id, state, pids))
+                worker = f"worker process {pids[0]}" if pids else "no worker process"
+                self._print(f"task [bold]{task_id}[/] {state} ({worker})")
+
+    def _still_there(self, dag_id: str, run_id: str, task_id: str, pids: list[int]) -> list[int]:
+        """Return the workers left a moment later: the one that deferred the task needs that long to go."""
+        time.sleep(1)
+        states = {item["task_id"]: item["state"] for item in self.site.task_instances(dag_id, run_id)}
+        return [pid for pid in pids if psutil.pid_exists(pid)] if states[task_id] == "deferred" else []
+
+    def _see_trials(self, told: set[str]) -> None:
+        trials = self.cluster.trials()
+        best = min((value for trial in trials if (value := metric(trial, METRIC)) is not None), default=None)
+        for trial in trials:
+            name, state = trial["metadata"]["name"], phase(trial)
+            if name in told or state not in FINISHED_TRIAL:
+                continue
+            told.add(name)
+            value = metric(trial, METRIC)
+            total = self.cluster.experiments()[0]["spec"]["maxTrialCount"]
+            score = "no metric" if value is None else f"{METRIC}={value:.4f}"
+            so_far = "" if best is None else f", best so far {best:.4f}"
+            self._print(f"trial {len(told)}/{total} {state.lower()}: {score}{so_far}")
+
+    def _print(self, text: str) -> None:
+        self.console.print(f"[dim]{datetime.now():%H:%M:%S}[/] {text}", highlight=False)
+
+
+def worker_pids(task_instance_id: str) -> list[int]:
+    """
+    Return the processes that work on a task instance.
+
+    Airflow's LocalExecutor puts the id of the task instance into its worker's process title.
+    """
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        try:
+            if task_instance_id in " ".join(process.cmdline()):
+                found.append(process.pid)
+        except psutil.NoSuchProcess:
+            continue
+    return found

@@ -1,0 +1,107 @@
+"""The clients people use, unmodified."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import kubernetes
+import kubernetes_asyncio
+import pytest
+
+Served = Any  # the fixture's type lives in conftest, which cannot be imported
+
+EXPERIMENTS = "/apis/kubeflow.org/v1beta1/namespaces/default/experiments"
+CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
+
+
+def experiment(name: str, **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "kubeflow.org/v1beta1",
+        "kind": "Experiment",
+        "metadata": {"name": name},
+        "spec": {"maxTrialCount": 3, **spec},
+    }
+
+
+def pod(name: str, *containers: str, **status: Any) -> dict[str, Any]:
+    spec = {"containers": [{"name": one, "image": "x"} for one in containers]}
+    return {"metadata": {"name": name}, "spec": spec, "status": status}
+
+
+def test_the_python_client_does_everything(client: kubernetes.client.ApiClient) -> None:
+    core = kubernetes.client.CoreV1Api(client)
+    custom = kubernetes.client.CustomObjectsApi(client)
+    where = ("kubeflow.org", "v1beta1", "default", "experiments")
+    assert kubernetes.client.VersionApi(client).get_code().major == "1"
+    assert "kubeflow.org" in {group.name for group in kubernetes.client.ApisApi(client).get_api_versions().groups}
+    created = custom.create_namespaced_custom_object(*where, experiment("x"))
+    assert created["metadata"]["uid"]
+    custom.patch_namespaced_custom_object(*where, "x", {"spec": {"maxTrialCount": 7}})
+    custom.patch_namespaced_custom_object_status(*where, "x", {"status": {"trials": 1}})
+    read = custom.get_namespaced_custom_object(*where, "x")
+    assert (read["spec"]["maxTrialCount"], read["status"]["trials"]) == (7, 1)
+    with pytest.raises(kubernetes.client.ApiException) as raised:
+        custom.create_namespaced_custom_object(*where, experiment("x"))
+    assert json.loads(raised.value.body)["reason"] == "AlreadyExists"
+    custom.delete_namespaced_custom_object(*where, "x")
+    assert custom.list_namespaced_custom_object(*where)["items"] == []
+    secret = kubernetes.client.V1Secret(
+        metadata={"name": "s"}, data={"k": base64.b64encode(b"v").decode()}, type="Opaque"
+    )
+    core.create_namespaced_secret("default", secret)
+    assert core.read_namespaced_secret("s", "default").data == {"k": "dg=="}
+    assert core.list_secret_for_all_namespaces(limit=1).items[0].metadata.name == "s"
+    core.create_namespaced_pod("default", pod("p", "main"))
+    assert core.delete_namespaced_pod("p", "default").metadata.name == "p"
+
+
+def test_the_python_clients_watch_recovers_from_an_expired_version(
+    served: Served, client: kubernetes.client.ApiClient
+) -> None:
+    core = kubernetes.client.CoreV1Api(client)
+    for name in ("a", "b"):
+        served.create_config_map(name)
+    served.faults.add(cut_watch="expire", cut_after_events=1)
+    watch = kubernetes.watch.Watch()
+    seen = []
+    for event in watch.stream(core.list_namespaced_config_map, "default"):
+        seen.append((event["type"], event["object"].metadata.name))
+        if len(seen) == 2:
+            watch.stop()
+    assert seen == [("ADDED", "a"), ("ADDED", "b")]
+
+
+async def test_kubernetes_asyncio_lists_and_watches(serve: Any, tmp_path: Path) -> None:
+    served = await asyncio.to_thread(serve, tmp_path)
+    configuration = kubernetes_asyncio.client.Configuration()
+    await kubernetes_asyncio.config.load_kube_config(
+        str(served.kubeconfig), client_configuration=configuration, persist_config=False
+    )
+    async with kubernetes_asyncio.client.ApiClient(configuration) as api_client:
+        custom = kubernetes_asyncio.client.CustomObjectsApi(api_client)
+        where = ("kubeflow.org", "v1beta1", "default", "experiments")
+        await custom.create_namespaced_custom_object(*where, experiment("x"))
+        listed = await custom.list_namespaced_custom_object(*where)
+        version = listed["metadata"]["resourceVersion"]
+        seen = []
+
+        async def follow() -> None:
+            async with kubernetes_asyncio.watch.Watch() as watch:
+                stream = watch.stream(
+                    custom.list_namespaced_custom_object, *where, resource_version=version, timeout_seconds=5
+                )
+                async for event in stream:
+                    seen.append((event["type"], event["object"]["metadata"]["name"]))
+                    if len(seen) == 2:
+                        return
+
+        following = asyncio.create_task(follow())
+        await custom.create_namespaced_custom_object(*where, experiment("y"))
+        await custom.delete_namespaced_custom_object(*where, "x")
+        await asyncio.wait_for(following, 5)
+        assert seen == [("ADDED", "y"), ("DELETED", "x")]
+    await asyncio.to_thread(served.stop)

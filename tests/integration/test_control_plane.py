@@ -1,0 +1,161 @@
+"""Starting and stopping the control plane, as an object and as a program."""
+
+from __future__ import annotations
+
+import base64
+import os
+import signal
+import socket
+import ssl
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+import yaml
+
+from airflow_llmtune.controlplane import ControlPlane
+from airflow_llmtune.controlplane.plane import StartError
+
+PODS = "/api/v1/namespaces/default/pods"
+
+
+def client(plane: ControlPlane, tmp_path: Path) -> httpx.Client:
+    config = yaml.safe_load(plane.kubeconfig)
+    return client_for(config, tmp_path)
+
+
+def client_for(config: dict, tmp_path: Path) -> httpx.Client:
+    authority = tmp_path / "ca.crt"
+    authority.write_bytes(base64.b64decode(config["clusters"][0]["cluster"]["certificate-authority-data"]))
+    token = config["users"][0]["user"]["token"]
+    return httpx.Client(
+        base_url=config["clusters"][0]["cluster"]["server"],
+        verify=ssl.create_default_context(cafile=str(authority)),
+        headers={"authorization": f"Bearer {token}"},
+    )
+
+
+def pod(name: str, *command: str) -> dict:
+    containers = [{"name": "main", "image": "busybox", "command": list(command)}]
+    return {"metadata": {"name": name}, "spec": {"restartPolicy": "Never", "containers": containers}}
+
+
+def test_it_serves_the_namespaces_it_was_asked_for(tmp_path: Path) -> None:
+    with ControlPlane(namespaces=("team-a", "team-b")) as plane, client(plane, tmp_path) as http:
+        items = http.get("/api/v1/namespaces").json()["items"]
+        assert [item["metadata"]["name"] for item in items] == ["team-a", "team-b"]
+        assert items[0]["metadata"]["labels"]["katib.kubeflow.org/metrics-collector-injection"] == "enabled"
+        assert yaml.safe_load(plane.kubeconfig)["contexts"][0]["context"]["namespace"] == "team-a"
+        assert plane.requests["list", "namespaces"] == 1
+
+
+def test_open_watches_can_be_dropped(tmp_path: Path) -> None:
+    with ControlPlane() as plane, client(plane, tmp_path) as http:
+        with http.stream("GET", f"{PODS}?watch=true&resourceVersion={plane.registry.resource_version}") as watch:
+            plane.drop_watches()
+            assert list(watch.iter_lines()) == []
+        assert http.get(PODS).status_code == 200
+
+
+def test_the_kubeconfig_is_for_the_owner_only(tmp_path: Path) -> None:
+    path = tmp_path / "kubeconfig"
+    path.write_text("old")
+    path.chmod(0o644)
+    with ControlPlane() as plane:
+        plane.write_kubeconfig(path)
+        assert plane.token in path.read_text()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert [entry.name for entry in tmp_path.iterdir()] == ["kubeconfig"]
+
+
+def test_stopping_kills_what_pods_run_and_leaves_no_file(tmp_path: Path) -> None:
+    marker = "86399.25"
+    with ControlPlane() as plane, client(plane, tmp_path) as http:
+        assert http.post(PODS, json=pod("sleeper", "sleep", marker)).status_code == 201
+        wait_for(lambda: bool(processes(marker)))
+    assert processes(marker) == []
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", int(plane.url.rpartition(":")[2])))
+    plane.stop()
+
+
+def processes(word: str) -> list[psutil.Process]:
+    return [one for one in psutil.process_iter(["cmdline"]) if word in (one.info["cmdline"] or ())]
+
+
+def wait_for(condition, seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not become true"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.1", "example.com"])
+def test_a_host_beyond_this_machine_is_refused(host: str) -> None:
+    with pytest.raises(StartError, match=r"is not a loopback address: use 127\.0\.0\.1, ::1 or localhost"):
+        ControlPlane(host=host)
+
+
+def test_a_port_in_use_is_told_and_nothing_is_left() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        threads = psutil.Process().num_threads()
+        plane = ControlPlane(port=port)
+        with pytest.raises(StartError, match=rf"cannot listen on 127\.0\.0\.1:{port}: Address already in use"):
+            plane.start()
+        assert psutil.Process().num_threads() <= threads
+
+
+def test_a_bad_namespace_or_state_directory_is_told(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match='Namespace "No" is invalid'):
+        ControlPlane(namespaces=("No",)).start()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StartError, match="cannot use the state directory"):
+        ControlPlane(state_dir=tmp_path / "file" / "below").start()
+
+
+def run_program(*arguments: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "airflow_llmtune.controlplane", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_program_says_when_it_is_ready_and_ends_with_a_signal(tmp_path: Path, number: signal.Signals) -> None:
+    kubeconfig = tmp_path / "kubeconfig"
+    marker = f"86399.{int(number)}"
+    with run_program("--kubeconfig", str(kubeconfig), "--namespace", "mine") as program:
+        line = program.stdout.readline()
+        with client_for(yaml.safe_load(kubeconfig.read_text()), tmp_path) as http:
+            assert line == f"control plane ready at {str(http.base_url).rstrip('/')}, kubeconfig {kubeconfig}\n"
+            http.post(PODS.replace("default", "mine"), json=pod("sleeper", "sleep", marker))
+            wait_for(lambda: bool(processes(marker)))
+        program.send_signal(number)
+        rest, errors = program.communicate(timeout=20)
+    assert (program.returncode, rest, errors) == (0, "", "")
+    assert processes(marker) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--host", "0.0.0.0"], "error: host '0.0.0.0' is not a loopback address"),
+        (
+            ["--kubeconfig", "/nowhere/kubeconfig"],
+            "error: cannot write the kubeconfig /nowhere/kubeconfig: No such file",
+        ),
+        (["--image", "x=/nowhere"], "'x=/nowhere' is not NAME=PREFIX with an existing folder"),
+    ],
+)
+def test_the_program_tells_what_is_wrong_with_its_arguments(tmp_path: Path, arguments: list[str], message: str) -> None:
+    with run_program("--kubeconfig", str(tmp_path / "kubeconfig"), *arguments) as program:
+        output, errors = program.communicate(timeout=30)
+    assert program.returncode != 0
+    assert output == ""
+    assert message in errors
+    assert "Traceback" not in errors

@@ -1,0 +1,312 @@
+"""Experiments from creation to their end: a real client, the whole control plane, real processes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes.client import ApiClient, CoreV1Api
+from kubernetes.config import new_client_from_config
+from kubernetes.dynamic import DynamicClient
+
+from airflow_llmtune.controlplane import ControlPlane
+from airflow_llmtune.controlplane.apiserver.kinds import (
+    EVENT,
+    EXPERIMENT,
+    JOB,
+    POD,
+    PYTORCH_JOB,
+    SERVICE,
+    SUGGESTION,
+    TRIAL,
+    Kind,
+)
+
+Object = dict[str, Any]
+
+SECONDS = 40
+
+
+class Cluster:
+    """Short ways to the objects of the first namespace, through the Python client."""
+
+    def __init__(self, kubeconfig: Path) -> None:
+        self._api: ApiClient = new_client_from_config(str(kubeconfig))
+        self._client = DynamicClient(self._api)
+
+    def close(self) -> None:
+        self._api.close()
+
+    def _resource(self, kind: Kind) -> Any:
+        return self._client.resources.get(api_version=kind.api_version, kind=kind.name)
+
+    def create(self, kind: Kind, body: Object) -> None:
+        self._resource(kind).create(body=body, namespace="default")
+
+    def list(self, kind: Kind, selector: str = "") -> list[Object]:
+        found = self._resource(kind).get(namespace="default", label_selector=selector).to_dict()["items"]
+        return list(found)
+
+    def find(self, kind: Kind, name: str) -> Object | None:
+        return next((one for one in self.list(kind) if one["metadata"]["name"] == name), None)
+
+    def delete(self, kind: Kind, name: str) -> None:
+        self._resource(kind).delete(name=name, namespace="default")
+
+    def log(self, pod: str, container: str) -> str:
+        # Raw: the client's own decoding prints bytes as b'…'.
+        answer = CoreV1Api(self._api).read_namespaced_pod_log(
+            pod, "default", container=container, _preload_content=False
+        )
+        return str(answer.data.decode())
+
+    def until(self, holds: Callable[[], Any]) -> Any:
+        deadline = time.monotonic() + SECONDS
+        while time.monotonic() < deadline:
+            found = holds()
+            if found:
+                return found
+            time.sleep(0.02)
+        raise AssertionError("the cluster did not come to the wanted state in time")
+
+    def finished(self, name: str) -> Object:
+        def end() -> Object | None:
+            experiment = self.find(EXPERIMENT, name)
+            conditions = (experiment or {}).get("status", {}).get("conditions", [])
+            true = {one["type"] for one in conditions if one["status"] == "True"}
+            return experiment if {"Succeeded", "Failed"} & true else None
+
+        found: Object = self.until(end)
+        return found
+
+    def trials(self, experiment: str) -> list[Object]:
+        return self.list(TRIAL, f"katib.kubeflow.org/experiment={experiment}")
+
+    def pods(self, experiment: str) -> list[Object]:
+        return self.list(POD, f"katib.kubeflow.org/experiment={experiment}")
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with ControlPlane(job_backoff_base_seconds=0.05) as plane:
+        path = tmp_path_factory.mktemp("kubeconfig") / "config"
+        plane.write_kubeconfig(path)
+        cluster = Cluster(path)
+        yield cluster
+        cluster.close()
+
+
+def job(script: str, **spec: Any) -> Object:
+    container = {"name": "main", "image": "busybox", "command": ["sh", "-c", script]}
+    template = {"spec": {"restartPolicy": "Never", "containers": [container]}}
+    return {"apiVersion": "batch/v1", "kind": "Job", "spec": {"backoffLimit": 0, "template": template, **spec}}
+
+
+def experiment(name: str, trial_spec: Object, *, container: str = "main", retain: bool = False, **spec: Any) -> Object:
+    return {
+        "apiVersion": "kubeflow.org/v1beta1",
+        "kind": "Experiment",
+        "metadata": {"name": name},
+        "spec": {
+            "objective": {"type": "minimize", "objectiveMetricName": "loss"},
+            "algorithm": {"algorithmName": "random"},
+            "parallelTrialCount": 2,
+            "maxTrialCount": 4,
+            "parameters": [{"name": "lr", "parameterType": "double", "feasibleSpace": {"min": "0.1", "max": "0.9"}}],
+            "trialTemplate": {
+                "primaryContainerName": container,
+                "retain": retain,
+                "trialParameters": [{"name": "rate", "reference": "lr"}],
+                "trialSpec": trial_spec,
+            },
+            **spec,
+        },
+    }
+
+
+def reasons(obj: Object) -> list[tuple[str, str]]:
+    return [(one["type"], one["reason"]) for one in obj["status"]["conditions"]]
+
+
+@pytest.mark.parametrize("algorithm", ["random", "tpe", "grid"])
+def test_an_experiment_runs_its_trials_and_finds_the_best(cluster: Cluster, algorithm: str) -> None:
+    space = {"min": "0.1", "max": "0.9", "step": "0.1"}
+    parameters = [{"name": "lr", "parameterType": "double", "feasibleSpace": space}]
+    body = experiment(
+        f"plain-{algorithm}",
+        # In braces: the redirection to the collector's file is put behind the last command.
+        job("{ echo epoch=1 loss=2; echo loss=${trialParameters.rate}; }"),
+        algorithm={"algorithmName": algorithm},
+        parameters=parameters,
+    )
+    cluster.create(EXPERIMENT, body)
+    status = cluster.finished(f"plain-{algorithm}")["status"]
+    assert status["conditions"][-1]["reason"] == "ExperimentMaxTrialsReached"
+    assert (status["trials"], status["trialsSucceeded"]) == (4, 4)
+    trials = cluster.trials(f"plain-{algorithm}")
+    values = [float(one["spec"]["parameterAssignments"][0]["value"]) for one in trials]
+    best = status["currentOptimalTrial"]
+    assert float(best["parameterAssignments"][0]["value"]) == min(values)
+    assert best["observation"]["metrics"] == [
+        {"name": "loss", "min": str(min(values)), "max": "2", "latest": str(min(values))}
+    ]
+    suggestion = cluster.find(SUGGESTION, f"plain-{algorithm}")
+    assert suggestion is not None
+    assert reasons(suggestion)[-1] == ("Succeeded", "Experiment is succeeded")
+
+
+def test_jobs_and_pods_of_finished_trials_go_unless_they_are_retained(cluster: Cluster) -> None:
+    cluster.create(EXPERIMENT, experiment("goes", job("echo loss=1 ${trialParameters.rate}"), maxTrialCount=2))
+    cluster.create(
+        EXPERIMENT, experiment("stays", job("echo loss=1 ${trialParameters.rate}"), maxTrialCount=2, retain=True)
+    )
+    cluster.finished("goes")
+    cluster.finished("stays")
+    cluster.until(lambda: not cluster.pods("goes"))
+    (pod, _) = cluster.pods("stays")
+    assert cluster.log(pod["metadata"]["name"], "metrics-logger-and-collector").startswith("loss=1")
+    assert cluster.log(pod["metadata"]["name"], "main") == ""
+    assert {one["state"]["terminated"]["exitCode"] for one in pod["status"]["containerStatuses"]} == {0}
+
+
+def test_reaching_the_goal_ends_the_experiment_early(cluster: Cluster) -> None:
+    objective = {"type": "maximize", "objectiveMetricName": "acc", "goal": 0.05}
+    body = experiment("goal", job("echo acc=${trialParameters.rate}"), objective=objective, maxTrialCount=12)
+    cluster.create(EXPERIMENT, body)
+    done = cluster.finished("goal")
+    assert reasons(done)[-1] == ("Succeeded", "ExperimentGoalReached")
+    assert done["status"]["trials"] <= 3
+
+
+def test_too_many_failed_trials_fail_the_experiment(cluster: Cluster) -> None:
+    body = experiment("crash", job("echo boom ${trialParameters.rate}; exit 3"), maxFailedTrialCount=2)
+    cluster.create(EXPERIMENT, body)
+    done = cluster.finished("crash")
+    assert reasons(done)[-1] == ("Failed", "ExperimentFailed")
+    assert "bestTrialName" not in done["status"]["currentOptimalTrial"]
+    condition = cluster.trials("crash")[0]["status"]["conditions"][-1]
+    assert condition["reason"] == "TrialFailed. Job reason: BackoffLimitExceeded"
+    assert condition["message"] == "Trial has failed. Job message: Job has reached the specified backoff limit"
+
+
+def test_all_trials_may_fail_and_the_experiment_still_succeeds(cluster: Cluster) -> None:
+    cluster.create(EXPERIMENT, experiment("hollow", job("exit ${trialParameters.rate}"), maxTrialCount=2))
+    done = cluster.finished("hollow")
+    assert reasons(done)[-1] == ("Succeeded", "ExperimentMaxTrialsReached")
+    assert done["status"]["currentOptimalTrial"] == {"observation": {}}
+    assert done["status"]["trialsFailed"] == 2
+
+
+@pytest.mark.parametrize("output", ["nothing", "loss=nan"])
+def test_missing_metrics_are_found_out_and_stay_within_the_budget(cluster: Cluster, output: str) -> None:
+    name = f"mute-{output.partition('=')[0]}"
+    cluster.create(EXPERIMENT, experiment(name, job(f"echo {output} ${{trialParameters.rate}}"), maxTrialCount=3))
+    done = cluster.finished(name)
+    assert done["status"]["trialMetricsUnavailable"] == 3
+    assert len(cluster.trials(name)) == 3
+    assert "bestTrialName" not in done["status"]["currentOptimalTrial"]
+
+
+def test_a_trial_whose_pods_never_report_does_not_hang(cluster: Cluster) -> None:
+    body = experiment("unlabelled", job("echo loss=${trialParameters.rate}"), maxTrialCount=2)
+    body["spec"]["trialTemplate"]["primaryPodLabels"] = {"nobody": "has-this"}
+    cluster.create(EXPERIMENT, body)
+    assert cluster.finished("unlabelled")["status"]["trialMetricsUnavailable"] == 2
+
+
+def test_failing_pods_are_tried_again_before_the_trial_fails(cluster: Cluster) -> None:
+    body = experiment("again", job("exit ${trialParameters.rate}9", backoffLimit=2), maxTrialCount=2, retain=True)
+    cluster.create(EXPERIMENT, body)
+    cluster.finished("again")
+    jobs = [cluster.find(JOB, one["metadata"]["name"]) for one in cluster.trials("again")]
+    assert [one["status"]["failed"] for one in jobs if one] == [3, 3]
+
+
+RENDEZVOUS = """
+import os, socket, time
+rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+address = (os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]))
+if rank == 0:
+    with socket.create_server(address) as server:
+        total = 0.0
+        for _ in range(size - 1):
+            connection, _ = server.accept()
+            with connection:
+                total += float(connection.recv(64))
+    print(f"loss={{total}}")
+else:
+    for _ in range(200):
+        try:
+            with socket.create_connection(address) as connection:
+                connection.sendall(b"{rate}")
+            break
+        except ConnectionRefusedError:
+            time.sleep(0.05)
+"""
+
+
+def test_masters_and_workers_of_a_pytorch_job_meet_over_loopback(cluster: Cluster, tmp_path: Path) -> None:
+    # The words of a command are joined for a shell unquoted, so the program lies in a file.
+    program = tmp_path / "meet.py"
+    program.write_text(RENDEZVOUS.replace("{rate}", "0.25").replace("{{", "{").replace("}}", "}"))
+    container = {"name": "pytorch", "image": "x", "command": ["python3", str(program), "${trialParameters.rate}"]}
+    replica = {"restartPolicy": "Never", "template": {"spec": {"containers": [container]}}}
+    replicas = {"Master": {"replicas": 1, **replica}, "Worker": {"replicas": 2, **replica}}
+    policy = {"cleanPodPolicy": "Running"}
+    trial_spec = {
+        "apiVersion": "kubeflow.org/v1",
+        "kind": "PyTorchJob",
+        "spec": {"runPolicy": policy, "pytorchReplicaSpecs": replicas},
+    }
+    body = experiment("meet", trial_spec, container="pytorch", retain=True, maxTrialCount=2)
+    cluster.create(EXPERIMENT, body)
+    status = cluster.finished("meet")["status"]
+    assert status["trialsSucceeded"] == 2
+    assert status["currentOptimalTrial"]["observation"]["metrics"][0]["latest"] == "0.5"
+    name = cluster.trials("meet")[0]["metadata"]["name"]
+    done = cluster.find(PYTORCH_JOB, name)
+    assert done is not None
+    assert reasons(done)[-1] == ("Succeeded", "PyTorchJobSucceeded")
+    pods = cluster.list(POD, f"katib.kubeflow.org/trial={name}")
+    with_sidecar = [one["metadata"]["name"] for one in pods if len(one["spec"]["containers"]) == 2]
+    assert with_sidecar == [f"{name}-master-0"]
+    assert cluster.find(SERVICE, f"{name}-master-0") is not None
+
+
+def test_deleting_an_experiment_kills_its_processes_and_removes_all_it_owned(cluster: Cluster, tmp_path: Path) -> None:
+    script = f"echo $$$$ > {tmp_path}/${{trialParameters.rate}}.pid; sleep 300"
+    cluster.create(EXPERIMENT, experiment("doomed", job(script)))
+    files = cluster.until(lambda: len(found := list(tmp_path.glob("*.pid"))) == 2 and found)
+    pids = cluster.until(lambda: [int(text) for file in files if (text := file.read_text().strip())])
+    cluster.delete(EXPERIMENT, "doomed")
+    cluster.until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+    kinds = (EXPERIMENT, SUGGESTION, TRIAL, JOB, POD)
+    cluster.until(
+        lambda: (
+            not [one for kind in kinds for one in cluster.list(kind) if one["metadata"]["name"].startswith("doomed")]
+        )
+    )
+
+
+def test_each_trial_tells_its_story_in_events(cluster: Cluster) -> None:
+    cluster.create(EXPERIMENT, experiment("story", job("echo loss=${trialParameters.rate}"), maxTrialCount=2))
+    cluster.finished("story")
+    name = cluster.trials("story")[0]["metadata"]["name"]
+    cluster.until(
+        lambda: (
+            {"JobCreated", "JobSucceeded", "JobDeleted"}
+            <= {one["reason"] for one in cluster.list(EVENT) if one["involvedObject"]["name"] == name}
+        )
+    )
+
+
+def test_a_trial_costs_little_more_than_its_process(cluster: Cluster) -> None:
+    body = experiment("cheap", job("echo loss=${trialParameters.rate}"), parallelTrialCount=1, maxTrialCount=5)
+    started = time.monotonic()
+    cluster.create(EXPERIMENT, body)
+    cluster.finished("cheap")
+    # The goal is 0.3 s for each; the bound is wider because other tests may share the machine.
+    assert (time.monotonic() - started) / 5 < 1.0

@@ -1,0 +1,382 @@
+"""Operators, hook and triggers over HTTPS against the control plane."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import time
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import yaml
+from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+from kubeflow_katib_api.models import V1beta1Experiment
+
+from airflow_llmtune.exceptions import (
+    ExperimentFailedError,
+    ForeignObjectError,
+    KubernetesApiError,
+    OutcomeError,
+    TrainingFailedError,
+    WaitTimeoutError,
+)
+from airflow_llmtune.operators.katib import KatibExperimentOperator, KatibTuneLLMOperator
+from airflow_llmtune.operators.trainer import FineTuneLLMOperator, PyTorchJobOperator
+from airflow_llmtune.resources import experiment, job, pod, pytorch_job
+from airflow_llmtune.resources import search_space as search
+from airflow_llmtune.resources.meta import object_name, owner_labels
+
+SPACE = {"learning_rate": search.log_uniform(1e-5, 1e-1), "lora_r": search.categorical([4, 8])}
+
+
+def tune(kubeconfig: str, **changes: Any) -> KatibTuneLLMOperator:
+    settings: dict[str, Any] = {
+        "task_id": "tune",
+        "model": "/models/tiny",
+        "dataset": "/data",
+        "parameters": SPACE,
+        "algorithm_name": "random",
+        "algorithm_settings": {"random_state": 1},
+        "max_trial_count": 3,
+        "parallel_trial_count": 2,
+        "kubernetes_conn_id": None,
+        "config_file": kubeconfig,
+    }
+    return KatibTuneLLMOperator(**{**settings, **changes})
+
+
+def raw_experiment(script: str, **spec: Any) -> dict[str, Any]:
+    container = {"name": "main", "image": "busybox", "command": ["sh", "-c", script]}
+    pod_spec = {"containers": [container], "restartPolicy": "Never"}
+    return {
+        "apiVersion": "kubeflow.org/v1beta1",
+        "kind": "Experiment",
+        "metadata": {"labels": {"team": "nlp"}},
+        "spec": {
+            "objective": {"type": "minimize", "objectiveMetricName": "loss"},
+            "algorithm": {"algorithmName": "random"},
+            "maxTrialCount": 2,
+            "parallelTrialCount": 2,
+            "parameters": [
+                {"name": "lr", "parameterType": "double", "feasibleSpace": {"min": "0.1", "max": "0.2"}},
+                {"name": "layers", "parameterType": "int", "feasibleSpace": {"min": "1", "max": "4"}},
+            ],
+            "trialTemplate": {
+                "retain": True,
+                "primaryContainerName": "main",
+                "trialParameters": [
+                    {"name": "lr", "reference": "lr"},
+                    {"name": "layers", "reference": "layers"},
+                ],
+                "trialSpec": {
+                    "apiVersion": "batch/v1",
+                    "kind": "Job",
+                    "spec": {"backoffLimit": 0, "template": {"spec": pod_spec}},
+                },
+            },
+            **spec,
+        },
+    }
+
+
+LOSS = "echo loss=${trialParameters.lr} layers ${trialParameters.layers}"
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_tuning_returns_the_typed_best_parameters(kubeconfig, run, deferrable):
+    result = run.complete(tune(kubeconfig, deferrable=deferrable, output_uri="/models/out"))
+    assert run.deferrals == int(deferrable)
+    assert set(result) == {
+        "parameters",
+        "metrics",
+        "trial",
+        "experiment",
+        "namespace",
+        "counts",
+        "artifact_uri",
+    }
+    assert isinstance(result["parameters"]["learning_rate"], float)
+    assert result["parameters"]["lora_r"] in {4, 8}
+    assert result["metrics"]["eval_loss"] >= 1.0
+    assert result["counts"]["succeeded"] == 3
+    assert result["artifact_uri"] == f"/models/out/{result['trial']}"
+    json.dumps(result, allow_nan=False)
+
+
+def test_the_best_trial_is_the_one_with_the_lowest_loss(kubeconfig, run, ask):
+    result = run.complete(tune(kubeconfig, max_trial_count=6))
+    trials, _ = ask(
+        lambda client: client.list_all(
+            experiment.TRIAL_KIND,
+            "default",
+            label_selector=f"katib.kubeflow.org/experiment={result['experiment']}",
+        )
+    )
+    losses = {trial["metadata"]["name"]: experiment.read_trial(trial)["metrics"]["eval_loss"] for trial in trials}
+    assert len(losses) == 6
+    assert result["trial"] == min(losses, key=losses.__getitem__)
+
+
+def test_an_experiment_reaches_its_goal_early(kubeconfig, run):
+    result = run.complete(tune(kubeconfig, max_trial_count=50, objective_goal=20.0))
+    assert result["counts"]["trials"] < 50
+
+
+@pytest.mark.parametrize("form", ["dict", "yaml", "json"])
+def test_any_manifest_runs_in_any_form(kubeconfig, run, form):
+    given = raw_experiment(LOSS)
+    value = {"dict": given, "yaml": yaml.safe_dump(given), "json": json.dumps(given)}[form]
+    operator = KatibExperimentOperator(task_id="any", experiment=value, kubernetes_conn_id=None, config_file=kubeconfig)
+    result = run.complete(operator)
+    assert 0.1 <= result["metrics"]["loss"] <= 0.2
+    assert isinstance(result["parameters"]["layers"], int)
+
+
+def test_a_model_object_of_the_katib_api_package_runs(kubeconfig, run, ask):
+    model = V1beta1Experiment.from_dict(raw_experiment(LOSS))
+    operator = KatibExperimentOperator(
+        task_id="model", experiment=model, kubernetes_conn_id=None, config_file=kubeconfig
+    )
+    result = run.complete(operator)
+    created = ask(lambda client: client.get(experiment.KIND, "default", result["experiment"]))
+    assert created["metadata"]["labels"]["team"] == "nlp"
+    assert created["metadata"]["labels"]["task_id"] == "model"
+
+
+def test_a_worker_lost_after_create_adopts_the_running_experiment(kubeconfig, run, ask):
+    operator = tune(kubeconfig, trainer_args={"nap": 1})
+    with pytest.raises(TaskDeferred):
+        operator.execute(run.context(operator))
+    result = run.complete(tune(kubeconfig, trainer_args={"nap": 1}), try_number=2)
+    found, _ = ask(lambda client: client.list_all(experiment.KIND, "default", label_selector=_mine(run, "tune")))
+    assert [item["metadata"]["name"] for item in found] == [result["experiment"]]
+
+
+def test_a_finished_experiment_whose_result_was_not_delivered_is_used(kubeconfig, run, ask):
+    operator = tune(kubeconfig)
+    with pytest.raises(TaskDeferred) as deferred:
+        operator.execute(run.context(operator))
+    asyncio.run(deferred.value.trigger.wait())
+    result = run.complete(tune(kubeconfig), try_number=2)
+    assert run.deferrals == 0
+    assert result["experiment"] == deferred.value.trigger.name
+
+
+def test_a_cleared_task_starts_afresh_after_its_result_was_delivered(kubeconfig, run):
+    first = run.complete(tune(kubeconfig))
+    second = run.complete(tune(kubeconfig), try_number=2)
+    assert second["experiment"] != first["experiment"]
+    assert second["experiment"].endswith("-2")
+
+
+def test_a_foreign_object_of_our_name_is_refused(kubeconfig, run, ask):
+    manifest = raw_experiment(LOSS)
+    name = object_name("dag", "tune", run.run_id, -1, 1)
+    manifest["metadata"] |= {
+        "name": name,
+        "namespace": "default",
+        "labels": owner_labels("other", "t", "r", -1, 1),
+    }
+    ask(lambda client: client.create(experiment.KIND, "default", manifest))
+    with pytest.raises(ForeignObjectError, match="dag_id=other"):
+        run.complete(tune(kubeconfig))
+
+
+def test_five_mistakes_are_one_error_before_anything_is_created(kubeconfig, run, ask):
+    parameters = {
+        "learning_rate": {"type": "double", "min": 1, "max": 0.1},
+        "lora_r": {"type": "categorical", "values": []},
+        "warmup": {"type": "dubble", "min": 0, "max": 1},
+        "seed": {"type": "int", "min": 0.5, "max": 3},
+        "decay": {"type": "double", "min": 0, "max": 1, "distribution": "logUniform"},
+    }
+    with pytest.raises(AirflowFailException) as caught:
+        run.complete(tune(kubeconfig, parameters=parameters))
+    message = str(caught.value)
+    assert "5 mistakes" in message
+    assert all(f"parameters.{name}" in message or name in message for name in parameters)
+    found, _ = ask(lambda client: client.list_all(experiment.KIND, "default", label_selector=_mine(run, "tune")))
+    assert found == []
+
+
+def test_a_crashing_trial_fails_the_task_with_the_trainers_own_words(kubeconfig, run, ask):
+    with pytest.raises(ExperimentFailedError) as caught:
+        run.complete(tune(kubeconfig, trainer_args={"crash": True}))
+    message = str(caught.value)
+    assert "the model lies nowhere" in message
+    assert "Traceback: boom" in message
+    pods, _ = ask(lambda client: client.list_all(pod.KIND, "default", label_selector="katib.kubeflow.org/trial"))
+    assert not [item for item in pods if item["status"]["phase"] in {"Pending", "Running"}]
+
+
+def test_trials_without_a_usable_metric_fail_the_task_although_katib_says_succeeded(kubeconfig, run):
+    operator = KatibExperimentOperator(
+        task_id="mute",
+        experiment=raw_experiment("echo ${trialParameters.lr} ${trialParameters.layers}"),
+        kubernetes_conn_id=None,
+        config_file=kubeconfig,
+    )
+    with pytest.raises(ExperimentFailedError, match="unavailable"):
+        run.complete(operator)
+
+
+def test_trials_that_still_run_when_the_goal_is_reached_are_stopped(kubeconfig, run, ask, tmp_path):
+    # mkdir succeeds for exactly one of the two parallel trials; the other would run on for a minute.
+    script = "mkdir $MARK || sleep 60; " + LOSS
+    manifest = raw_experiment(script, objective={"type": "minimize", "objectiveMetricName": "loss", "goal": 0.5})
+    container = manifest["spec"]["trialTemplate"]["trialSpec"]["spec"]["template"]["spec"]["containers"][0]
+    container["env"] = [{"name": "MARK", "value": str(tmp_path / "first")}]
+    operator = KatibExperimentOperator(
+        task_id="goal", experiment=manifest, kubernetes_conn_id=None, config_file=kubeconfig
+    )
+    result = run.complete(operator)
+    selector = f"katib.kubeflow.org/experiment={result['experiment']}"
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        trials, _ = ask(lambda client: client.list_all(experiment.TRIAL_KIND, "default", label_selector=selector))
+        if all(experiment.read_trial(trial)["finished"] for trial in trials):
+            return
+        time.sleep(0.1)
+    raise AssertionError("a trial still runs")
+
+
+def test_fine_tuning_returns_the_metrics_and_where_the_adapter_lies(kubeconfig, run):
+    operator = FineTuneLLMOperator(
+        task_id="train",
+        model="/models/tiny",
+        dataset="/data",
+        hyperparameters={"learning_rate": 0.01, "lora_r": 8},
+        output_uri="/models/final",
+        kubernetes_conn_id=None,
+        config_file=kubeconfig,
+    )
+    result = run.complete(operator)
+    assert result["metrics"] == {"eval_loss": 2.0}
+    assert result["artifact_uri"] == "/models/final"
+
+
+def test_a_failed_fine_tune_names_the_cause(kubeconfig, run):
+    operator = FineTuneLLMOperator(
+        task_id="train",
+        model="/nowhere",
+        dataset="/data",
+        trainer_args={"crash": True},
+        output_uri="/models/final",
+        kubernetes_conn_id=None,
+        config_file=kubeconfig,
+    )
+    with pytest.raises(TrainingFailedError, match="the model lies nowhere"):
+        run.complete(operator)
+
+
+def test_a_fine_tune_as_pytorch_job_runs_master_and_worker(kubeconfig, run, ask):
+    operator = FineTuneLLMOperator(
+        task_id="train",
+        model="/models/tiny",
+        dataset="/data",
+        output_uri="/models/final",
+        job_options={"job_kind": "PyTorchJob", "num_nodes": 2},
+        kubernetes_conn_id=None,
+        config_file=kubeconfig,
+    )
+    result = run.complete(operator)
+    pods, _ = ask(
+        lambda client: client.list_all(pod.KIND, "default", label_selector=pytorch_job.pod_selector(result["job"]))
+    )
+    assert len(pods) >= 1
+    assert result["metrics"] == {"eval_loss": 1.0}
+
+
+def test_any_pytorch_job_runs(kubeconfig, run):
+    container = {"name": "pytorch", "image": "busybox", "command": ["sh", "-c", "test $WORLD_SIZE = 1"]}
+    master = {"replicas": 1, "restartPolicy": "Never", "template": {"spec": {"containers": [container]}}}
+    manifest = {
+        "apiVersion": "kubeflow.org/v1",
+        "kind": "PyTorchJob",
+        "spec": {"pytorchReplicaSpecs": {"Master": master}},
+    }
+    operator = PyTorchJobOperator(
+        task_id="torch", pytorch_job=manifest, kubernetes_conn_id=None, config_file=kubeconfig
+    )
+    result = run.complete(operator)
+    assert result["metrics"] == {}
+
+
+def test_a_deadline_ends_the_wait_and_deletes_the_experiment(kubeconfig, run, ask):
+    operator = tune(kubeconfig, trainer_args={"nap": 60}, wait_timeout=timedelta(seconds=2))
+    with pytest.raises(WaitTimeoutError):
+        run.complete(operator)
+    found, _ = ask(lambda client: client.list_all(experiment.KIND, "default", label_selector=_mine(run, "tune")))
+    assert [item for item in found if "deletionTimestamp" not in item["metadata"]] == []
+
+
+def test_an_experiment_deleted_under_the_task_is_told(kubeconfig, run, ask):
+    operator = tune(kubeconfig, trainer_args={"nap": 60})
+    with pytest.raises(TaskDeferred) as deferred:
+        operator.execute(run.context(operator))
+    trigger = deferred.value.trigger
+    ask(lambda client: client.delete(experiment.KIND, "default", trigger.name))
+    outcome = asyncio.run(trigger.wait())
+    event = outcome.to_event(trigger.name, trigger.namespace, trigger.uid)
+    with pytest.raises(OutcomeError, match="deleted"):
+        operator.execute_complete(run.context(operator), event)
+
+
+def test_killing_the_task_deletes_what_it_created(kubeconfig, run, ask):
+    operator = tune(kubeconfig, trainer_args={"nap": 60})
+    with pytest.raises(TaskDeferred) as deferred:
+        operator.execute(run.context(operator))
+    operator.on_kill()
+    gone = ask(lambda client: client.find(experiment.KIND, "default", deferred.value.trigger.name))
+    assert gone is None or "deletionTimestamp" in gone["metadata"]
+
+
+def test_an_unreachable_api_server_is_one_clear_error(tmp_path, run):
+    with socket.create_server(("127.0.0.1", 0)) as held:
+        port = held.getsockname()[1]
+    config = tmp_path / "kubeconfig.yaml"
+    config.write_text(
+        json.dumps(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "current-context": "c",
+                "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{port}"}}],
+                "users": [{"name": "u", "user": {"token": "t0ken"}}],
+                "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+            }
+        )
+    )
+    with pytest.raises(KubernetesApiError, match=rf"127\.0\.0\.1:{port} cannot be reached") as caught:
+        run.complete(tune(str(config), api_retry_timeout=0.5))
+    assert "t0ken" not in str(caught.value)
+
+
+def test_a_kubeconfig_that_does_not_exist_is_named(run):
+    with pytest.raises(KubernetesApiError, match="/no/such/kubeconfig"):
+        run.complete(tune("/no/such/kubeconfig"))
+
+
+def _mine(run: Any, task_id: str) -> str:
+    return (
+        "airflow-llmtune/identity="
+        + owner_labels("dag", task_id, run.run_id, run.map_index, 1)["airflow-llmtune/identity"]
+    )
+
+
+def test_a_job_that_is_gone_before_it_finished_is_told(kubeconfig, run, ask):
+    operator = FineTuneLLMOperator(
+        task_id="train",
+        model="/m",
+        dataset="/d",
+        output_uri="/o",
+        trainer_args={"nap": 60},
+        kubernetes_conn_id=None,
+        config_file=kubeconfig,
+    )
+    with pytest.raises(TaskDeferred) as deferred:
+        operator.execute(run.context(operator))
+    ask(lambda client: client.delete(job.KIND, "default", deferred.value.trigger.name))
+    assert asyncio.run(deferred.value.trigger.wait()).reason == "ObjectDeleted"

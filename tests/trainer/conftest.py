@@ -1,0 +1,119 @@
+"""The trainer's tests: one tiny model for all, and the trainer as a function in this process or as a command.
+
+A process that imports torch costs seven seconds, so all that is not about the process itself runs in this one.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from llmtune_trainer.__main__ import QUIET, main
+
+# Read by the libraries when they are imported. One thread: the tests share the machine, and spinning threads crawl.
+os.environ |= {**QUIET, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
+
+METRIC_LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z (\w+)=(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)")
+TRAINER = (sys.executable, "-m", "llmtune_trainer")
+
+
+@dataclass(frozen=True)
+class Run:
+    code: int
+    stdout: str
+    stderr: str
+    termination: dict[str, Any]
+
+    @property
+    def metrics(self) -> dict[str, list[float]]:
+        found: dict[str, list[float]] = {}
+        for line in self.stdout.splitlines():
+            if match := METRIC_LINE.fullmatch(line):
+                found.setdefault(match[1], []).append(float(match[2]))
+        return found
+
+
+Train = Callable[..., Run]
+
+
+@pytest.fixture(scope="session")
+def tiny() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("tiny_model", Path(__file__).with_name("tiny_model.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def model(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built by the script, as other tests and people do; the warnings of its libraries stay in its process."""
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    subprocess.run([sys.executable, tiny.__file__, str(folder)], check=True, capture_output=True, timeout=60)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def data(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder: Path = tiny.build_data(tmp_path_factory.mktemp("data"))
+    return folder
+
+
+def as_arguments(model: Path | str, data: Path | str, settings: dict[str, Any]) -> list[str]:
+    given = {"model_name_or_path": model, "dataset_name": data, "dtype": "float32", **settings}
+    return [text for name, value in given.items() for text in (f"--{name}", str(value))]
+
+
+@pytest.fixture
+def train(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Train]:
+    """Run the trainer in this process; afterwards its workspace must be gone."""
+    workspaces = tmp_path / "workspaces"
+    workspaces.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(workspaces))
+
+    def run(*, on: Path | str = data, of: Path | str = model, **settings: Any) -> Run:
+        log = tmp_path / "termination-log"
+        log.unlink(missing_ok=True)
+        capsys.readouterr()
+        code = main(as_arguments(of, on, settings), {"LLMTUNE_TERMINATION_LOG": str(log)})
+        captured = capsys.readouterr()
+        return Run(code, captured.out, captured.err, json.loads(log.read_text(encoding="utf-8")))
+
+    yield run
+    assert [entry.name for entry in workspaces.iterdir() if entry.name.startswith("llmtune-")] == []
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Callable[..., Run]:
+    """Run the trainer as a process of its own."""
+
+    def run(arguments: Sequence[str], launcher: Sequence[str] = TRAINER, environ: dict[str, str] | None = None) -> Run:
+        log = tmp_path / "termination-log"
+        log.unlink(missing_ok=True)
+        done = subprocess.run(
+            [*launcher, *arguments],
+            env={**os.environ, **(environ or {}), "LLMTUNE_TERMINATION_LOG": str(log)},
+            capture_output=True,
+            text=True,
+            timeout=90,
+            cwd=tmp_path,
+            check=False,
+        )
+        termination = json.loads(log.read_text(encoding="utf-8")) if log.exists() else {}
+        return Run(done.returncode, done.stdout, done.stderr, termination)
+
+    return run

@@ -1,0 +1,148 @@
+"""What ``kubectl get`` prints."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from airflow_llmtune.controlplane.apiserver.kinds import EVENT, JOB, KINDS, POD, PYTORCH_JOB, SUGGESTION, TRIAL, Kind
+from airflow_llmtune.controlplane.apiserver.tables import human_duration, table
+
+NOW = datetime(2026, 11, 22, 9, 10, tzinfo=UTC)
+CREATED = {"name": "x", "creationTimestamp": "2026-11-22T09:00:00Z"}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-5, "<invalid>"),
+        (-1, "0s"),
+        (0, "0s"),
+        (119, "119s"),
+        (120, "2m"),
+        (150, "2m30s"),
+        (599, "9m59s"),
+        (600, "10m"),
+        (10_799, "179m"),
+        (10_800, "3h"),
+        (12_000, "3h20m"),
+        (28_800, "8h"),
+        (172_799, "47h"),
+        (172_800, "2d"),
+        (180_000, "2d2h"),
+        (691_200, "8d"),
+        (63_072_000, "2y"),
+    ],
+)
+def test_ages_are_as_short_as_kubernetes_writes_them(seconds: int, text: str) -> None:
+    assert human_duration(seconds) == text
+
+
+def state(**one: Any) -> dict[str, Any]:
+    return {"name": "c", "state": one}
+
+
+TERMINATED = {"reason": "Error", "exitCode": 1}
+
+
+@pytest.mark.parametrize(
+    ("kind", "obj", "cells"),
+    [
+        (POD, {"spec": {"containers": [{}]}, "status": {"phase": "Pending"}}, ["0/1", "Pending", 0]),
+        (
+            POD,
+            {
+                "spec": {"containers": [{}, {}]},
+                "status": {"phase": "Running", "containerStatuses": [{"ready": True, "restartCount": 2, "state": {}}]},
+            },
+            ["1/2", "Running", 2],
+        ),
+        (
+            POD,
+            {
+                "spec": {"containers": [{}]},
+                "status": {"containerStatuses": [state(waiting={"reason": "ErrImagePull"})]},
+            },
+            ["0/1", "ErrImagePull", 0],
+        ),
+        (
+            POD,
+            {"spec": {"containers": [{}]}, "status": {"containerStatuses": [state(terminated=TERMINATED)]}},
+            ["0/1", "Error", 0],
+        ),
+        (
+            POD,
+            {"spec": {"containers": [{}]}, "status": {"containerStatuses": [state(terminated={"exitCode": 7})]}},
+            ["0/1", "ExitCode:7", 0],
+        ),
+        (
+            POD,
+            {
+                "spec": {"containers": [{}], "initContainers": [{}, {}]},
+                "status": {
+                    "phase": "Pending",
+                    "initContainerStatuses": [state(terminated={"exitCode": 0}), state(running={})],
+                },
+            },
+            ["0/1", "Init:1/2", 0],
+        ),
+        (
+            POD,
+            {
+                "spec": {"containers": [{}], "initContainers": [{}]},
+                "status": {"initContainerStatuses": [state(terminated=TERMINATED)]},
+            },
+            ["0/1", "Init:Error", 0],
+        ),
+        (
+            POD,
+            {"metadata": {**CREATED, "deletionTimestamp": "t"}, "spec": {"containers": [{}]}},
+            ["0/1", "Terminating", 0],
+        ),
+        (JOB, {"status": {"startTime": "2026-11-22T09:08:00Z"}}, ["Running", "0/1", "2m"]),
+        (
+            JOB,
+            {
+                "spec": {"completions": 2},
+                "status": {
+                    "succeeded": 2,
+                    "startTime": "2026-11-22T09:08:00Z",
+                    "completionTime": "2026-11-22T09:08:09Z",
+                    "conditions": [{"type": "Complete", "status": "True"}],
+                },
+            },
+            ["Complete", "2/2", "9s"],
+        ),
+        (TRIAL, {"status": {"conditions": [{"type": "Created", "status": "True"}]}}, ["Created", "True"]),
+        (TRIAL, {}, ["", ""]),
+        (SUGGESTION, {"spec": {"requests": 3}, "status": {"suggestionCount": 2}}, ["", "", 3, 2]),
+        (PYTORCH_JOB, {"status": {"conditions": [{"type": "Running", "status": "True"}]}}, ["Running"]),
+    ],
+)
+def test_cells_between_name_and_age(kind: Kind, obj: dict[str, Any], cells: list[Any]) -> None:
+    printed = table(kind, [{"metadata": CREATED} | obj], {}, "None", NOW)
+    (row,) = printed["rows"]
+    assert row["object"] is None
+    assert row["cells"] == ["x", *cells, "10m"]
+
+
+def test_an_event_is_printed_with_what_it_is_about() -> None:
+    event = {
+        "metadata": CREATED,
+        "lastTimestamp": "2026-11-22T09:09:00Z",
+        "type": "Normal",
+        "reason": "Started",
+        "message": "m",
+        "involvedObject": {"kind": "Pod", "name": "p"},
+    }
+    assert table(EVENT, [event], {}, "None", NOW)["rows"][0]["cells"] == ["60s", "Normal", "Started", "pod/p", "m"]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_every_kind_has_a_table_for_its_barest_object(kind: Kind) -> None:
+    bare = {"metadata": CREATED, "involvedObject": {}}
+    printed = table(kind, [bare], {"resourceVersion": "1"}, "Object", NOW)
+    assert len(printed["rows"][0]["cells"]) == len(printed["columnDefinitions"])
+    assert printed["rows"][0]["object"] is bare

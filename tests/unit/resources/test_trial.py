@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from airflow_llmtune.resources import experiment
+
+JSON = dict[str, Any]
+ASSIGNMENTS = [{"name": "lr", "value": "0.05"}, {"name": "opt", "value": "adam"}]
+OBSERVATION = {
+    "metrics": [
+        {"name": "acc", "min": "0.1", "max": "0.8", "latest": "0.7"},
+        {"name": "loss", "min": "0.2", "max": "0.9", "latest": "0.3"},
+    ]
+}
+
+
+def trial(*conditions: tuple[str, str], **status: Any) -> JSON:
+    listed = [
+        {"type": type_, "status": value, "reason": f"Trial{type_}", "message": "m"} for type_, value in conditions
+    ]
+    return {
+        "metadata": {"name": "demo-x7k2m9qp"},
+        "spec": {
+            "objective": {"type": "minimize", "objectiveMetricName": "loss", "additionalMetricNames": ["acc"]},
+            "parameterAssignments": ASSIGNMENTS,
+        },
+        "status": {"conditions": listed, **status},
+    }
+
+
+@pytest.mark.parametrize(
+    ("conditions", "phase", "finished", "failed"),
+    [
+        ([], "Pending", False, False),
+        ([("Created", "True")], "Created", False, False),
+        ([("Created", "True"), ("Running", "True")], "Running", False, False),
+        ([("Created", "True"), ("Running", "False"), ("Succeeded", "True")], "Succeeded", True, False),
+        ([("Running", "False"), ("Failed", "True")], "Failed", True, True),
+        ([("Running", "False"), ("MetricsUnavailable", "True")], "MetricsUnavailable", True, True),
+        ([("Running", "True"), ("EarlyStopped", "True")], "EarlyStopped", True, False),
+    ],
+)
+def test_a_trials_phase_is_the_condition_that_ends_it(
+    conditions: list[tuple[str, str]], phase: str, finished: bool, failed: bool
+) -> None:
+    read = experiment.read_trial(trial(*conditions))
+    assert (read["phase"], read["finished"], read["failed"]) == (phase, finished, failed)
+    assert read["reason"] == (f"Trial{phase}" if conditions else "")
+
+
+def test_a_trial_is_read_into_plain_values() -> None:
+    obj = trial(
+        ("Succeeded", "True"),
+        startTime="2026-11-22T09:00:00Z",
+        completionTime="2026-11-22T09:01:30Z",
+        observation=OBSERVATION,
+    )
+    read = experiment.read_trial(obj)
+    assert read["name"] == "demo-x7k2m9qp"
+    assert read["parameters"] == {"lr": "0.05", "opt": "adam"}
+    assert read["metrics"] == {"loss": 0.2, "acc": 0.1}
+    assert read["seconds"] == 90.0
+    assert json.loads(json.dumps(read)) == read
+
+
+def test_a_running_trial_has_taken_no_seconds_yet() -> None:
+    read = experiment.read_trial(trial(("Running", "True"), startTime="2026-11-22T09:00:00Z", completionTime=None))
+    assert (read["seconds"], read["completion"]) == (None, None)

@@ -1,0 +1,101 @@
+"""What Airflow and DAG authors see of the package before anything runs."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import airflow
+import jsonschema
+import pytest
+from airflow.sdk.bases.operator import BaseOperator
+from airflow.triggers.base import BaseTrigger
+
+import airflow_llmtune
+import llmtune_trainer
+from airflow_llmtune import exceptions, operators, triggers
+from airflow_llmtune.get_provider_info import get_provider_info
+from airflow_llmtune.operators.katib import KatibTuneLLMOperator
+from airflow_llmtune.resources.trial_template import TRAINER_IMAGE
+
+ROOT = Path(__file__).parent.parent.parent
+HEAVY = (
+    "kubernetes",
+    "kubernetes_asyncio",
+    "airflow.providers.cncf.kubernetes.hooks",
+    "torch",
+    "transformers",
+    "boto3",
+    "optuna",
+)
+
+
+def _modules(package):
+    return [f"{package.__name__}.{found.name}" for found in pkgutil.iter_modules(package.__path__)]
+
+
+def test_the_provider_info_is_what_airflow_expects():
+    schema = json.loads((Path(airflow.__file__).parent / "provider_info.schema.json").read_text())
+    jsonschema.validate(get_provider_info(), schema)
+
+
+@pytest.mark.parametrize("kind", ["operators", "triggers", "hooks"])
+def test_the_provider_info_lists_every_module_that_has_a_public_class_for_dag_authors(kind):
+    listed = {name for entry in get_provider_info()[kind] for name in entry["python-modules"]}
+    base = {"operators": BaseOperator, "triggers": BaseTrigger, "hooks": object}[kind]
+    package = importlib.import_module(f"airflow_llmtune.{kind}")
+    for name in _modules(package):
+        module = importlib.import_module(name)
+        public = [getattr(module, symbol) for symbol in module.__all__]
+        has_class = any(inspect.isclass(item) and issubclass(item, base) for item in public)
+        assert (name in listed) == (has_class and not name.endswith(".base")), name
+
+
+def test_importing_all_operators_and_triggers_loads_no_kubernetes_client():
+    names = [*_modules(operators), *_modules(triggers)]
+    code = f"""
+import importlib, sys
+for name in {names!r}: importlib.import_module(name)
+print([name for name in sys.modules if name.startswith({HEAVY!r})])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "dags").glob("*.py")), ids=lambda path: path.stem)
+def test_each_example_dag_can_be_imported(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.dag.task_ids
+
+
+def test_every_public_operator_documents_each_of_its_arguments():
+    for name in _modules(operators):
+        module = importlib.import_module(name)
+        for symbol in module.__all__:
+            item = getattr(module, symbol)
+            if not (inspect.isclass(item) and issubclass(item, BaseOperator)):
+                continue
+            own = inspect.signature(item.__init__).parameters.keys() - {"self", "kwargs", "multiple_outputs"}
+            undocumented = [key for key in own if f":param {key}:" not in (item.__doc__ or "")]
+            assert undocumented == [], symbol
+
+
+def test_every_template_field_is_an_attribute_of_the_same_name():
+    operator = KatibTuneLLMOperator(task_id="t", model="m", dataset="d", parameters={})
+    assert [name for name in operator.template_fields if not hasattr(operator, name)] == []
+
+
+def test_the_exception_tree_in_the_docstring_is_the_real_one():
+    for name in exceptions.__all__:
+        assert name == "FieldError" or name in (exceptions.__doc__ or "")
+
+
+def test_the_default_image_is_the_trainer_of_this_repository():
+    assert TRAINER_IMAGE.rpartition(":")[2] == llmtune_trainer.__version__ == airflow_llmtune.__version__

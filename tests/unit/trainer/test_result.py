@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llmtune_trainer.errors import BadInputError
+from llmtune_trainer.result import (
+    TERMINATION_LIMIT,
+    address_of,
+    check_destination,
+    failure,
+    fitted,
+    store,
+    summary,
+    write_termination_log,
+)
+
+
+@pytest.mark.parametrize("letter", ["a", "é", "語", '"'])
+def test_the_summary_fits_and_keeps_its_numbers(letter: str) -> None:
+    samples = dict.fromkeys(("prompt", "before", "after"), letter * 10_000)
+    text = fitted(summary({"eval_loss": 2.5}, "s3://b/p", samples, diverged=False), TERMINATION_LIMIT)
+    assert len(text.encode()) <= TERMINATION_LIMIT
+    content = json.loads(text)
+    assert content["metrics"] == {"eval_loss": 2.5}
+    assert content["samples"]["after"].endswith("…")
+
+
+def test_a_short_summary_is_not_cut() -> None:
+    content = summary({"eval_loss": 2.5}, None, {"prompt": "p", "before": "b", "after": "a"}, diverged=False)
+    assert json.loads(fitted(content, TERMINATION_LIMIT)) == content
+
+
+def test_the_termination_log_is_written_where_the_environment_says(tmp_path: Path) -> None:
+    environ = {"LLMTUNE_TERMINATION_LOG": str(tmp_path / "log")}
+    write_termination_log(failure("first"), environ)
+    write_termination_log(failure("second"), environ, keep_earlier=True)
+    assert json.loads((tmp_path / "log").read_text(encoding="utf-8"))["error"] == "first"
+
+
+def test_a_folder_appears_complete_or_not_at_all(tmp_path: Path) -> None:
+    def fail(folder: Path) -> None:
+        (folder / "adapter_model.safetensors").write_text("half", encoding="utf-8")
+        raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space left"):
+        store(str(tmp_path / "out"), fail, {}, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_destination_that_cannot_be_written_is_named_before_training(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for destination in (str(tmp_path / "file"), str(tmp_path / "file" / "below"), "hf://org/model"):
+        with pytest.raises(BadInputError, match=r"--output_dir.*cannot be written to"):
+            check_destination(destination)
+    check_destination(str(tmp_path / "new" / "folder"))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_address_of_a_result_is_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert address_of("out") == address_of(f"file://{tmp_path}/out") == str(tmp_path / "out")
+    assert address_of("s3://bucket/out/") == "s3://bucket/out"
+
+
+def test_nothing_heavy_is_imported_before_the_settings_are_checked() -> None:
+    code = (
+        "import sys, llmtune_trainer.__main__\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'boto3', 'botocore', 'huggingface_hub', 'numpy'}\n"
+        "print(heavy & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    assert done.stdout.strip() == "set()"
