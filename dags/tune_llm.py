@@ -15,6 +15,9 @@ from airflow_llmtune.operators.katib import KatibTuneLLMOperator
 from airflow_llmtune.operators.trainer import FineTuneLLMOperator
 from airflow_llmtune.resources import search_space as search
 
+# Trials and the final run are evaluated on the same rows, so that their losses compare.
+EVALUATION = {"max_eval_samples": 64}
+
 with DAG(
     "tune_llm",
     schedule=None,
@@ -26,9 +29,9 @@ with DAG(
         "dataset": Param("s3://my-bucket/my-dataset", type="string", description="Data set"),
         "output_uri": Param("s3://my-bucket/models", type="string", description="Where adapters go"),
         "trials": Param(8, type="integer", minimum=1, description="Trials in all"),
-        "trial_steps": Param(30, type="integer", minimum=1, description="Training steps of each trial"),
+        "trial_steps": Param(20, type="integer", minimum=1, description="Training steps of each trial"),
         "epochs": Param(1.0, type="number", description="Epochs of the final run, on the full data"),
-        "sample_prompt": Param("What is your favourite book?", type="string", description="Prompt to complete"),
+        "sample_prompt": Param("What gas makes soda bubbly?", type="string", description="Prompt to complete"),
     },
 ) as dag:
     tune = KatibTuneLLMOperator(
@@ -45,7 +48,7 @@ with DAG(
         algorithm_settings={"random_state": 0},
         max_trial_count="{{ params.trials }}",
         parallel_trial_count=2,
-        trainer_args={"max_steps": "{{ params.trial_steps }}", "per_device_train_batch_size": 4},
+        trainer_args={"max_steps": "{{ params.trial_steps }}", "per_device_train_batch_size": 4, **EVALUATION},
         resources_per_trial={"cpu": 1, "memory": "4Gi"},
     )
 
@@ -56,9 +59,10 @@ with DAG(
         hyperparameters=tune.output["parameters"],
         trainer_args={
             "num_train_epochs": "{{ params.epochs }}",
-            "per_device_train_batch_size": 4,
+            "per_device_train_batch_size": 8,
             "evaluate_base_model": True,
             "sample_prompt": "{{ params.sample_prompt }}",
+            **EVALUATION,
         },
         output_uri="{{ params.output_uri }}/{{ run_id }}",
         resources_per_node={"cpu": 2, "memory": "6Gi"},

@@ -7,6 +7,7 @@ Files go to `.demo/`: the model and the text once, everything else for each run 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,8 +15,9 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
+import httpx
 from rich.console import Console
 
 from demo.airflow_site import USER, AirflowSite
@@ -28,8 +30,6 @@ ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".demo"
 DAG_ID = "tune_llm"
 TRAINER_IMAGE = "airflow-llmtune/trainer"
-SAMPLE_PROMPT = "What is your favourite book?"
-CONF: dict[str, Any] = {"trials": 8, "trial_steps": 30, "epochs": 1.0, "sample_prompt": SAMPLE_PROMPT}
 
 
 def main() -> int:
@@ -45,7 +45,7 @@ def main() -> int:
     except KeyboardInterrupt:
         console.print("[yellow]Interrupted; everything is stopped.[/]")
         return 130
-    except (ServiceError, subprocess.CalledProcessError) as error:
+    except (ServiceError, httpx.HTTPError) as error:
         console.print(f"[bold red]The demo failed:[/] {error}", highlight=False)
         return 1
     finally:
@@ -56,21 +56,22 @@ def run(console: Console, keep: bool) -> int:
     """Return the exit code: 0 only when the run succeeded and everything was shown."""
     model, dataset = HOME / "SmolLM2-135M-Instruct", HOME / "dataset"
     home = HOME / "runs" / run_name()
-    with Processes(home / "logs") as processes, console.status("preparing model and data"):
+    with Processes(home / "logs") as processes, console.status("preparing model and data") as status:
         begin = time.monotonic()
         prepare("demo.prepare_model", model)
         prepare("demo.prepare_dataset", dataset)
         console.print(f"model and data ready after {time.monotonic() - begin:.0f} s")
+        status.update("starting the control plane and Airflow")
         cluster = Cluster(home / "cluster", {TRAINER_IMAGE: Path(sys.prefix)})
         cluster.start(processes)
-        console.print(
-            f"control plane up; look at it with: kubectl --kubeconfig {cluster.kubeconfig} get experiments,trials"
-        )
+        console.print("control plane up; look at it with:", highlight=False)
+        console.print(f"  kubectl --kubeconfig {cluster.kubeconfig} get trials -w", highlight=False, soft_wrap=True)
         site = AirflowSite(home / "airflow", ROOT / "dags", cluster.kubeconfig)
         site.start(processes)
         site.wait_for_dag(DAG_ID, processes)
         console.print(f"Airflow healthy after {time.monotonic() - begin:.0f} s at {site.url}")
-        conf = {**CONF, "model": str(model), "dataset": str(dataset), "output_uri": str(home / "models")}
+        conf = {"model": str(model), "dataset": str(dataset), "output_uri": str(home / "models")}
+        status.update("tuning, then fine-tuning")
         run_id = site.trigger(DAG_ID, conf)
         progress = Progress(console, site, cluster, processes)
         state = progress.follow(DAG_ID, run_id)
@@ -84,6 +85,7 @@ def run(console: Console, keep: bool) -> int:
         else:
             print_failure(console, site, run_id)
         if keep:
+            status.stop()
             stay(console, site, cluster)
     return 0 if state == "success" else 1
 
@@ -112,8 +114,9 @@ def stay(console: Console, site: AirflowSite, cluster: Cluster) -> None:
     console.print(f"Airflow: {site.url}/dags/{DAG_ID}  user {USER}, password {site.password}", highlight=False)
     console.print(f"Experiments: {experiments}; KUBECONFIG={cluster.kubeconfig}", highlight=False)
     console.print("Ctrl-C stops everything.")
-    while True:
-        time.sleep(1)
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            time.sleep(1)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 (a signal handler's signature)

@@ -31,7 +31,8 @@ def print_report(
         ("fine_tune waited without a worker", f"{progress.deferred_seconds('fine_tune'):.0f} s"),
         ("worker processes of a deferred task", str(len(progress.workers_while_deferred))),
     ]
-    summary = Table(title="Result", show_header=False)
+    summary = Table("", "", title="Result", show_header=False)
+    summary.columns[1].overflow = "fold"
     for name, value in rows:
         summary.add_row(name, value)
     console.print(summary)

@@ -48,8 +48,8 @@ class KubeflowOperator(BaseOperator):
     Creates one Kubernetes object, waits for its end, and returns its result.
 
     The object's name follows from dag, task, run, map index and attempt, and its labels say whose it is. So a retry, or
-    a worker lost between create and defer, adopts what runs; a finished object whose result was not delivered is used;
-    after a failed or a delivered one the next attempt starts.
+    a worker lost between create and defer, adopts what runs; a finished object whose result Airflow has not stored is
+    used; after a failed one, or a clear by a human, the next attempt starts.
 
     :param namespace: namespace of the object; default: the connection's, else ``default``.
     :param kubernetes_conn_id: Airflow connection of type ``kubernetes``.
@@ -140,9 +140,9 @@ class KubeflowOperator(BaseOperator):
         event = outcome.to_event(trigger.name, trigger.namespace, trigger.uid)
         return self.execute_complete(context, event)
 
-    def execute_complete(self, context: Context, event: JSON) -> JSON:  # noqa: ARG002 (Airflow's signature)
+    def execute_complete(self, context: Context, event: JSON) -> JSON:
         """Read the finished object; runs in a worker again after the trigger has fired."""
-        result: JSON = self._run(self._finish(event))
+        result: JSON = self._run(self._finish(event, _epoch(context)))
         return result
 
     def on_kill(self) -> None:
@@ -183,7 +183,7 @@ class KubeflowOperator(BaseOperator):
         async with self.hook.connect() as client:
             previous, _ = await client.list_all(self.kind, namespace, label_selector=identity_selector(*who))
             latest = max(previous, key=_attempt, default=None)
-            if latest is not None and self._is_usable(latest):
+            if latest is not None and self._is_usable(latest, _epoch(context)):
                 self.log.info("Adopting %s %s of an earlier try", self.kind.kind, latest["metadata"]["name"])
                 return await self._own(client, latest, annotations), namespace
             attempt = 1 if latest is None else _attempt(latest) + 1
@@ -200,13 +200,14 @@ class KubeflowOperator(BaseOperator):
             )
             return (obj if created else await self._own(client, obj, annotations)), namespace
 
-    def _is_usable(self, obj: JSON) -> bool:
+    def _is_usable(self, obj: JSON, epoch: str) -> bool:
         metadata = obj["metadata"]
         if metadata.get("deletionTimestamp"):
             return False
         outcome = self.trigger_class.read_outcome(obj)
-        delivered = DELIVERED_ANNOTATION in (metadata.get("annotations") or {})
-        return not outcome.finished or (outcome.phase == "Succeeded" and not delivered)
+        # Delivered in this epoch, and yet the task runs again: its worker died before Airflow had stored the result.
+        delivered_before = (metadata.get("annotations") or {}).get(DELIVERED_ANNOTATION, epoch) != epoch
+        return not outcome.finished or (outcome.phase == "Succeeded" and not delivered_before)
 
     async def _own(self, client: KubeflowClient, obj: JSON, annotations: dict[str, str]) -> JSON:
         """Write the new owner on an adopted object, so that the earlier try's trigger leaves it alone."""
@@ -238,7 +239,7 @@ class KubeflowOperator(BaseOperator):
         # Airflow keeps the start of a task over its deferral, so the deadline does not move when it resumes.
         return (start.timestamp() if start is not None else time.time()) + min(limits).total_seconds()
 
-    async def _finish(self, event: JSON) -> JSON:
+    async def _finish(self, event: JSON, epoch: str) -> JSON:
         outcome = Outcome.from_event(event)
         name, namespace, uid = event["name"], event["namespace"], event["uid"]
         if outcome.reason == API_UNREACHABLE:
@@ -253,10 +254,8 @@ class KubeflowOperator(BaseOperator):
             if outcome.phase != "Succeeded":
                 raise await self.explain_failure(client, obj, outcome)
             result = await self.read_result(client, obj)
-            # From now on a new run of this task, after a clear say, starts afresh instead of finding this result.
-            await client.patch(
-                self.kind, namespace, name, {"metadata": {"annotations": {DELIVERED_ANNOTATION: "true"}}}
-            )
+            # After a clear the task starts afresh instead of finding this result.
+            await client.patch(self.kind, namespace, name, {"metadata": {"annotations": {DELIVERED_ANNOTATION: epoch}}})
             return result
 
     async def _time_out(
@@ -298,6 +297,15 @@ class KubeflowOperator(BaseOperator):
             # A container that never started has no log; its reason says all there is.
             return ""
         return "\n".join(f"      {line}" for line in text.splitlines())
+
+
+def _epoch(context: Context) -> str:
+    """
+    Name the time between two clears of a task.
+
+    A retry leaves ``max_tries`` as it is; a clear by a human moves it beyond all tries so far.
+    """
+    return str(context["ti"].max_tries)
 
 
 def _attempt(obj: JSON) -> int:

@@ -45,6 +45,7 @@ async def follow(
     """
     selector = f"metadata.name={name}"
     may_watch = True
+    failures = 0
     while True:
         objects, version = await client.list_all(kind, namespace, field_selector=selector)
         yield objects[0] if objects else None
@@ -59,6 +60,7 @@ async def follow(
                 field_selector=selector,
                 timeout_seconds=random.randint(*WATCH_SECONDS),  # noqa: S311 (spreads load, guards nothing)
             ):
+                failures = 0
                 if type_ != "BOOKMARK":
                     yield None if type_ == "DELETED" else changed
         except KubernetesApiError as error:
@@ -66,7 +68,8 @@ async def follow(
                 may_watch = False
             elif error.code != 410 and not error.transient:
                 raise
-            await asyncio.sleep(random.uniform(0.1, 1.0))  # noqa: S311
+            failures += 1
+            await asyncio.sleep(min(poll_interval, 0.1 * 2**failures) * random.uniform(0.5, 1.0))  # noqa: S311
 
 
 class WaitTrigger(BaseTrigger):

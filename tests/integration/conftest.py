@@ -86,7 +86,12 @@ class Run:
 
     run_id: str = field(default_factory=lambda: f"manual__{uuid.uuid4().hex[:8]}")
     map_index: int = -1
+    max_tries: int = 1
     deferrals: int = 0
+
+    def clear(self) -> None:
+        """Move ``max_tries`` as Airflow does when a human clears the task."""
+        self.max_tries += 2
 
     def context(self, operator: Any, try_number: int = 1) -> dict[str, Any]:
         ti = SimpleNamespace(
@@ -96,6 +101,7 @@ class Run:
             run_id=self.run_id,
             map_index=self.map_index,
             try_number=try_number,
+            max_tries=self.max_tries,
             start_date=datetime.now(UTC),
         )
         return {"ti": ti}

@@ -166,9 +166,15 @@ def test_a_finished_experiment_whose_result_was_not_delivered_is_used(kubeconfig
 
 def test_a_cleared_task_starts_afresh_after_its_result_was_delivered(kubeconfig, run):
     first = run.complete(tune(kubeconfig))
+    run.clear()
     second = run.complete(tune(kubeconfig), try_number=2)
     assert second["experiment"] != first["experiment"]
     assert second["experiment"].endswith("-2")
+
+
+def test_a_result_whose_worker_died_before_it_was_stored_is_delivered_again(kubeconfig, run):
+    first = run.complete(tune(kubeconfig))
+    assert run.complete(tune(kubeconfig), try_number=2) == first
 
 
 def test_a_foreign_object_of_our_name_is_refused(kubeconfig, run, ask):

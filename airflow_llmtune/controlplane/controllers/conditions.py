@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-Conditions = list[dict[str, Any]]
-
 
 def find_condition(obj: dict[str, Any], type_: str) -> dict[str, Any] | None:
     for condition in obj.get("status", {}).get("conditions", ()):

@@ -10,6 +10,7 @@ from airflow_llmtune.controlplane.apiserver.kinds import CONFIG_MAP, EXPERIMENT,
 from airflow_llmtune.controlplane.clock import Clock, timestamp
 from airflow_llmtune.controlplane.controllers import experiment_plan, experiment_status, suggestion_status
 from airflow_llmtune.controlplane.controllers.conditions import has_condition
+from airflow_llmtune.controlplane.controllers.experiment_plan import EXPERIMENT_LABEL
 from airflow_llmtune.controlplane.controllers.runtime import Controller, owner_reference
 from airflow_llmtune.controlplane.controllers.trial_template import RenderError, render, template_text
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from airflow_llmtune.controlplane.apiserver.registry import Registry
 
 FINALIZER = "update-prometheus-metrics"
-EXPERIMENT_LABEL = "katib.kubeflow.org/experiment"
 
 
 class ExperimentController(Controller):

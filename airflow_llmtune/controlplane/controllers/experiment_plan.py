@@ -9,6 +9,9 @@ from typing import Any
 from airflow_llmtune.controlplane.controllers.conditions import has_condition
 from airflow_llmtune.controlplane.controllers.experiment_status import count, ended_count
 
+EXPERIMENT_LABEL = "katib.kubeflow.org/experiment"
+"""On every Trial: the name of its Experiment."""
+
 
 @dataclass(frozen=True)
 class Budget:

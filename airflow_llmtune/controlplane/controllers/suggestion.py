@@ -17,6 +17,7 @@ from airflow_llmtune.controlplane.apiserver.kinds import EXPERIMENT, SUGGESTION,
 from airflow_llmtune.controlplane.clock import Clock, timestamp
 from airflow_llmtune.controlplane.controllers import suggestion_status
 from airflow_llmtune.controlplane.controllers.conditions import has_condition
+from airflow_llmtune.controlplane.controllers.experiment_plan import EXPERIMENT_LABEL
 from airflow_llmtune.controlplane.controllers.observation import trial_number
 from airflow_llmtune.controlplane.controllers.runtime import Controller
 
@@ -85,7 +86,9 @@ class SuggestionController(Controller):
 
         Differs from Katib: Trials are looked up in the Experiment's own namespace only.
         """
-        trials, _ = self.registry.list(TRIAL, experiment["metadata"]["namespace"])
+        metadata = experiment["metadata"]
+        selector = f"{EXPERIMENT_LABEL}={metadata['name']}"
+        trials, _ = self.registry.list(TRIAL, metadata["namespace"], label_selector=selector)
         by_name = {trial["metadata"]["name"]: trial for trial in trials}
         return [
             _past_trial(one, by_name.get(one["name"]), experiment["spec"]["objective"])

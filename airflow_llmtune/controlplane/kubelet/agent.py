@@ -169,7 +169,7 @@ class Kubelet:
             await worker.run()
         except Exception:
             log.exception("pod %s/%s failed inside the kubelet", metadata["namespace"], metadata["name"])
-            await worker.stop(0)
+            await worker.abort()
         finally:
             self._tasks.pop(metadata["uid"], None)
         self._confirm_deletion(pod)

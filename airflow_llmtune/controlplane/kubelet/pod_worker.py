@@ -57,6 +57,12 @@ class PodWorker:
                 watcher.cancel()
         self._context.publish()
 
+    async def abort(self) -> None:
+        """End a pod that the kubelet itself cannot run, so that nobody waits for it."""
+        self._failure = Failure("KubeletError", "The kubelet could not run the pod; its own log says why")
+        await self.stop(0)
+        self._context.publish()
+
     async def stop(self, grace_seconds: float) -> None:
         self._stopping.set()
         await asyncio.gather(*(one.stop(grace_seconds) for one in [*self._init, *self._containers]))

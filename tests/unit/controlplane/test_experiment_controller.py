@@ -295,7 +295,13 @@ def _check_invariants(world: World, parallel: int, most: int) -> None:
     assert sum(type_ in {"Running", "Succeeded", "Failed"} for type_ in true) == 1
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=20,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(data=st.data(), parallel=st.integers(1, 4), extra=st.integers(0, 4), failures=st.none() | st.integers(0, 2))
 def test_no_order_of_events_breaks_the_budget(
     experiment: Object, data: st.DataObject, parallel: int, extra: int, failures: int | None

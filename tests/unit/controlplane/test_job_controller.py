@@ -196,7 +196,7 @@ async def test_pods_of_a_deleted_job_are_let_go(world: World) -> None:
 PHASES = st.lists(st.sampled_from(["Pending", "Running", "Succeeded", "Failed"]), max_size=6)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True, database=None)
 @given(phases=PHASES, parallelism=st.integers(0, 4), completions=st.none() | st.integers(1, 5), limit=st.integers(0, 4))
 def test_a_plan_never_runs_more_pods_than_allowed(
     phases: list[str], parallelism: int, completions: int | None, limit: int

@@ -25,10 +25,7 @@ from airflow_llmtune.controlplane.apiserver.kinds import (
 )
 from airflow_llmtune.controlplane.apiserver.registry import Registry
 from airflow_llmtune.controlplane.kubelet import Kubelet
-from airflow_llmtune.controlplane.kubelet.environment import expand, to_loopback
-from airflow_llmtune.controlplane.kubelet.images import without_tag
 from airflow_llmtune.controlplane.kubelet.in_process import InProcessContainer
-from airflow_llmtune.controlplane.kubelet.volumes import Mount, rewrite
 
 Object = dict[str, Any]
 
@@ -331,6 +328,13 @@ async def test_a_fault_in_an_in_process_image_fails_only_the_pod(node: Node) -> 
     assert (await node.end())["status"]["phase"] == "Failed"
 
 
+async def test_a_pod_the_kubelet_cannot_run_fails_at_once(node: Node, tmp_path: Path) -> None:
+    (tmp_path / "pods").write_text("a file where a folder has to be")
+    node.create("sleep 60")
+    status = (await node.end())["status"]
+    assert (status["phase"], status["reason"]) == ("Failed", "KubeletError")
+
+
 async def test_the_pods_deadline_kills_it(node: Node) -> None:
     node.create("sleep 60", activeDeadlineSeconds=1, terminationGracePeriodSeconds=1)
     status = (await node.end())["status"]
@@ -410,58 +414,3 @@ async def test_nothing_survives_a_control_plane_that_is_killed(tmp_path: Path) -
     os.kill(plane.pid, signal.SIGKILL)
     plane.wait()
     await dead(*started)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("$(A)", "1"),
-        ("$$(A)", "$(A)"),
-        ("$$$$.pid", "$$.pid"),
-        ("$(NONE)", "$(NONE)"),
-        ("$A $", "$A $"),
-        ("$(A)$(B)", "1two"),
-    ],
-)
-def test_references_are_expanded_as_kubernetes_does(text: str, expected: str) -> None:
-    assert expand(text, {"A": "1", "B": "two"}) == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("/mnt/model", "/local"),
-        ("--dir=/mnt/model/x", "--dir=/local/x"),
-        ("1>/mnt/model/log 2>&1", "1>/local/log 2>&1"),
-        ("file:///mnt/model/x", "file:///local/x"),
-        ("/mnt/models", "/mnt/models"),
-        ("/other/mnt/model", "/other/mnt/model"),
-        ("/mnt/model/deep/x", "/inner/x"),
-        ("a,/mnt/model,/mnt/model", "a,/local,/local"),
-    ],
-)
-def test_only_paths_that_begin_with_a_mount_are_rewritten(text: str, expected: str) -> None:
-    mounts = [Mount("/mnt/model/", Path("/local")), Mount("/mnt/model/deep", Path("/inner"))]
-    assert rewrite(text, mounts) == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("job-master-0", "127.0.0.1"),
-        ("job-master-0:29500", "127.0.0.1:29500"),
-        ("http://job-master-0:80/x", "http://127.0.0.1:80/x"),
-        ("job-master-01", "job-master-01"),
-        ("use job-master-0 here", "use job-master-0 here"),
-    ],
-)
-def test_addresses_of_services_become_loopback(text: str, expected: str) -> None:
-    assert to_loopback(text, {"job-master-0"}) == expected
-
-
-@pytest.mark.parametrize(
-    ("image", "name"),
-    [("a", "a"), ("a:1", "a"), ("reg:5000/a/b", "reg:5000/a/b"), ("reg:5000/a:1", "reg:5000/a"), ("a@sha256:0", "a")],
-)
-def test_an_images_tag_is_not_part_of_its_name(image: str, name: str) -> None:
-    assert without_tag(image) == name

@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from airflow_llmtune.controlplane.apiserver.errors import conflict
+from airflow_llmtune.controlplane.apiserver.kinds import EVENT, JOB, POD
+from airflow_llmtune.controlplane.apiserver.registry import Registry
+from airflow_llmtune.controlplane.controllers.runtime import Controller, Manager, owner_reference
+
+Object = dict[str, Any]
+
+
+class Recorder(Controller):
+    """Counts its calls; ``act`` is what a call does."""
+
+    kind = JOB
+    owns = (POD,)
+
+    def __init__(self, registry: Registry) -> None:
+        super().__init__(registry)
+        self.calls: list[str] = []
+        self.act: Callable[[], Any] = lambda: None
+        self.running = 0
+        self.most_running = 0
+
+    async def reconcile(self, namespace: str, name: str) -> float | None:
+        self.calls.append(name)
+        self.running += 1
+        self.most_running = max(self.running, self.most_running)
+        try:
+            await asyncio.sleep(0.01)
+            result: float | None = self.act()
+            return result
+        finally:
+            self.running -= 1
+
+    async def called(self, times: int) -> None:
+        async with asyncio.timeout(5):
+            while len(self.calls) < times:
+                await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+async def recorder(registry: Registry) -> AsyncIterator[Recorder]:
+    recorder = Recorder(registry)
+    running = asyncio.create_task(Manager(registry, [recorder]).run())
+    await asyncio.sleep(0)
+    yield recorder
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+
+
+def create_job(registry: Registry, name: str = "job") -> Object:
+    containers = [{"name": "main", "image": "x"}]
+    template = {"spec": {"restartPolicy": "Never", "containers": containers}}
+    return registry.create(JOB, {"metadata": {"name": name, "namespace": "default"}, "spec": {"template": template}})
+
+
+async def test_many_changes_of_one_object_become_few_calls_never_two_at_once(
+    registry: Registry, recorder: Recorder
+) -> None:
+    job = create_job(registry)
+    for count in range(20):
+        registry.update_status(
+            JOB, {**job, "status": {"active": count}, "metadata": {**job["metadata"], "resourceVersion": ""}}
+        )
+        await asyncio.sleep(0.002)
+    await asyncio.sleep(0.1)
+    assert 2 <= len(recorder.calls) < 20
+    assert recorder.most_running == 1
+
+
+async def test_different_objects_are_reconciled_side_by_side(registry: Registry, recorder: Recorder) -> None:
+    for index in range(5):
+        create_job(registry, f"job{index}")
+    await recorder.called(5)
+    assert recorder.most_running == 5
+
+
+async def test_a_change_of_an_owned_object_calls_its_controller(registry: Registry, recorder: Recorder) -> None:
+    job = create_job(registry)
+    await recorder.called(1)
+    metadata = {"name": "pod", "namespace": "default", "ownerReferences": [owner_reference(JOB, job)]}
+    registry.create(POD, {"metadata": metadata, "spec": {"containers": [{"name": "a", "image": "x"}]}})
+    await recorder.called(2)
+    assert recorder.calls == ["job", "job"]
+
+
+async def test_a_wish_to_look_again_is_kept(registry: Registry, recorder: Recorder) -> None:
+    recorder.act = lambda: 0.01 if len(recorder.calls) < 3 else None
+    create_job(registry)
+    await recorder.called(3)
+
+
+async def test_a_failure_is_told_as_an_event_and_tried_again(
+    registry: Registry, recorder: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail_twice() -> None:
+        if len(recorder.calls) < 3:
+            raise RuntimeError("no luck")
+
+    recorder.act = fail_twice
+    create_job(registry)
+    await recorder.called(3)
+    (event,) = registry.list(EVENT, "default")[0]
+    assert (event["type"], event["reason"], event["message"]) == ("Warning", "ReconcileError", "no luck")
+    assert event["count"] == 2
+    assert "no luck" in caplog.text
+
+
+async def test_a_conflict_is_tried_again_in_silence(registry: Registry, recorder: Recorder) -> None:
+    def conflict_once() -> None:
+        if len(recorder.calls) < 2:
+            raise conflict(JOB, "job")
+
+    recorder.act = conflict_once
+    create_job(registry)
+    await recorder.called(2)
+    assert registry.list(EVENT, "default")[0] == []
+
+
+async def test_objects_from_before_the_start_are_seen(registry: Registry) -> None:
+    create_job(registry)
+    recorder = Recorder(registry)
+    running = asyncio.create_task(Manager(registry, [recorder]).run())
+    await recorder.called(1)
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
