@@ -30,7 +30,7 @@ check: $(STAMP)  ## formatting, lint, types, import directions
 	$(BIN)/lint-imports
 
 test: check  ## every test
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 build: $(STAMP)  ## the wheel and the sdist
 	$(BIN)/python -m pip wheel --no-deps -w dist .

@@ -56,17 +56,20 @@ def run(console: Console, keep: bool) -> int:
     """Return the exit code: 0 only when the run succeeded and everything was shown."""
     model, dataset = HOME / "SmolLM2-135M-Instruct", HOME / "dataset"
     home = HOME / "runs" / run_name()
-    with Processes(home / "logs") as processes, console.status("preparing model and data") as status:
+    with contextlib.ExitStack() as stack:
+        status = stack.enter_context(console.status("preparing model and data"))
+        processes = stack.enter_context(Processes(home / "logs"))
         begin = time.monotonic()
         prepare("demo.prepare_model", model)
         prepare("demo.prepare_dataset", dataset)
         console.print(f"model and data ready after {time.monotonic() - begin:.0f} s")
         status.update("starting the control plane and Airflow")
-        cluster = Cluster(home / "cluster", {TRAINER_IMAGE: Path(sys.prefix)})
+        cluster = stack.enter_context(contextlib.closing(Cluster(home / "cluster", {TRAINER_IMAGE: Path(sys.prefix)})))
         cluster.start(processes)
         console.print("control plane up; look at it with:", highlight=False)
         console.print(f"  kubectl --kubeconfig {cluster.kubeconfig} get trials -w", highlight=False, soft_wrap=True)
-        site = AirflowSite(home / "airflow", ROOT / "dags", cluster.kubeconfig)
+        airflow = AirflowSite(home / "airflow", ROOT / "dags", cluster.kubeconfig)
+        site = stack.enter_context(contextlib.closing(airflow))
         site.start(processes)
         site.wait_for_dag(DAG_ID, processes)
         console.print(f"Airflow healthy after {time.monotonic() - begin:.0f} s at {site.url}")

@@ -72,6 +72,10 @@ class AirflowSite:
         }
         self._client: httpx.Client | None = None
 
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+
     def start(self, processes: Processes) -> None:
         """Make the database and start the services; returns when all of them are healthy."""
         self.home.mkdir(parents=True, exist_ok=True)

@@ -51,6 +51,10 @@ class Cluster:
             time.sleep(0.1)
         self._api = client.CustomObjectsApi(config.new_client_from_config(str(self.kubeconfig)))
 
+    def close(self) -> None:
+        if self._api is not None:
+            self._api.api_client.rest_client.pool_manager.clear()
+
     def experiments(self) -> list[JSON]:
         return self._list("experiments")
 

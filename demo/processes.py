@@ -85,13 +85,15 @@ class Processes:
     def stop(self) -> None:
         """End all services, politely first, then whatever is left of them and their descendants."""
         family = psutil.Process().children(recursive=True)
-        for process in self._running.values():
-            _signal_group(process.pid, signal.SIGTERM)
+        for service in self._running.values():
+            _signal_group(service.pid, signal.SIGTERM)
         _, alive = psutil.wait_procs(family, timeout=GRACE_SECONDS)
         # Looked up again: a service may have started something, or left an orphan, while it was ending.
         for process in {*alive, *psutil.Process().children(recursive=True)}:
             _kill(process)
         psutil.wait_procs(alive, timeout=GRACE_SECONDS)
+        for service in self._running.values():
+            service.wait(GRACE_SECONDS)
         self._running.clear()
 
     def _ended(self, name: str, code: int) -> str:

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
+from typing import Any
 
 import psutil
 from rich.console import Console
@@ -66,18 +67,18 @@ class Progress:
                 continue
             pids = worker_pids(instance["id"])
             if state == "deferred" and pids:
-                pids = self._still_there(dag_id, run_id, task_id, pids)
+                pids = self._still_there(dag_id, run_id, instance)
                 self.workers_while_deferred |= set(pids)
             if last.get(task_id) != state:
                 self.transitions.append(Transition(time.time(), task_id, state, pids))
                 worker = f"worker process {pids[0]}" if pids else "no worker process"
                 self._print(f"task [bold]{task_id}[/] {state} ({worker})")
 
-    def _still_there(self, dag_id: str, run_id: str, task_id: str, pids: list[int]) -> list[int]:
+    def _still_there(self, dag_id: str, run_id: str, instance: dict[str, Any]) -> list[int]:
         """Return the workers left a moment later: the one that deferred the task needs that long to go."""
         time.sleep(1)
-        states = {item["task_id"]: item["state"] for item in self.site.task_instances(dag_id, run_id)}
-        return [pid for pid in pids if psutil.pid_exists(pid)] if states[task_id] == "deferred" else []
+        states = {item["id"]: item["state"] for item in self.site.task_instances(dag_id, run_id)}
+        return worker_pids(instance["id"]) if states.get(instance["id"]) == "deferred" else []
 
     def _see_trials(self, told: set[str]) -> None:
         trials = self.cluster.trials()

@@ -281,8 +281,7 @@ class KubeflowOperator(BaseOperator):
             for item in await self.read_pods(client, namespace, selector):
                 if (reason := pod.read_failure(item)) is not None:
                     tail = await self._log_tail(client, item)
-                    name = item["metadata"]["name"]
-                    reasons.append(f"pod {name}: {reason}" + (f"\n    last lines of its log:\n{tail}" if tail else ""))
+                    reasons.append(reason + (f"\n    last lines of its log:\n{tail}" if tail else ""))
         except LLMTuneError as error:
             # The diagnosis must not hide the failure that it explains.
             reasons.append(f"its pods could not be read: {error}")

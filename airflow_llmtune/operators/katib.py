@@ -65,10 +65,13 @@ class ExperimentLifecycle(KubeflowOperator):
         metadata = obj["metadata"]
         lines = [f"Experiment {metadata['name']} in namespace {metadata['namespace']} failed: {outcome.message}"]
         failed = [trial for trial in map(experiment.read_trial, await self._trials(client, obj)) if trial["failed"]]
+        told: list[str] = []
         for trial in failed[:EXPLAINED_TRIALS]:
-            lines.append(f"  trial {trial['name']} {trial['parameters']}: {trial['message']}")
             reasons = await self.explain_pods(client, metadata["namespace"], f"{TRIAL_LABEL}={trial['name']}")
-            lines += [f"    {reason}" for reason in reasons]
+            lines.append(f"  trial {trial['name']} {trial['parameters']}: {trial['message']}")
+            # Trials that fail for one cause are told so, instead of the same text again.
+            lines += [f"    {reason}" for reason in reasons] if reasons != told else ["    for the same reason"]
+            told = reasons
         if len(failed) > EXPLAINED_TRIALS:
             lines.append(f"  and {len(failed) - EXPLAINED_TRIALS} more failed trials")
         return ExperimentFailedError("\n".join(lines))

@@ -16,7 +16,7 @@ from airflow_llmtune.resources.meta import OWNER_ANNOTATION, Outcome
 from airflow_llmtune.triggers import base
 from airflow_llmtune.triggers.trainer import JobTrigger
 
-OWNER = str(uuid.uuid4())
+OWNER = "0f0e6c4e-9f6a-4c51-8f3b-6a8e0a3f9d10"
 
 
 def sleeping_job(name: str, seconds: float, exit_code: int = 0) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def test_serialize_round_trips_and_holds_every_argument(start):
         ("running", OWNER, {}, False),
         ("failed", "another try", {}, False),
         ("failed", OWNER, {"on_kill_action": "keep"}, False),
-        ("failed", OWNER, {"uid": str(uuid.uuid4())}, False),
+        ("failed", OWNER, {"uid": "another incarnation"}, False),
     ],
 )
 async def test_a_kill_deletes_only_what_the_ended_task_still_owns(
