@@ -32,6 +32,8 @@ API_UNREACHABLE = "ApiUnreachable"
 WATCH_SECONDS = (240, 300)
 # Task states in which nobody will come back for the object; in any other a newer try owns the decision.
 ENDED_STATES = frozenset({"success", "failed", "skipped", "removed", "upstream_failed"})
+# The event loop itself holds its tasks only weakly.
+_DELETIONS: set[asyncio.Task[None]] = set()
 
 
 async def follow(
@@ -190,6 +192,13 @@ class WaitTrigger(BaseTrigger):
         a clear, when the next try may have adopted the object already. The state of the task and the owner written on
         the object tell these apart.
         """
+        # Airflow repeats its cancel about once a second until the trigger is gone; the second one would end this.
+        deletion = asyncio.create_task(self._delete_if_ended())
+        _DELETIONS.add(deletion)
+        deletion.add_done_callback(_DELETIONS.discard)
+        await asyncio.shield(deletion)
+
+    async def _delete_if_ended(self) -> None:
         if self._fired or self.on_kill_action == "keep" or self.task_instance is None:
             return
         state = await _task_state(self.task_instance)

@@ -157,5 +157,25 @@ async def test_a_kill_after_the_event_was_fired_deletes_nothing(start, monkeypat
         assert await client.find(job.KIND, "default", trigger.name) is not None
 
 
+async def test_a_repeated_cancel_does_not_cut_the_deletion_short(start, kubeconfig, monkeypatch):
+    trigger = await asyncio.to_thread(start, seconds=30)
+    trigger.task_instance = SimpleNamespace(id=OWNER, dag_id="d", task_id="t", run_id="r", map_index=-1)
+    asked = asyncio.Event()
+
+    async def slow_state(ti: Any) -> str:
+        asked.set()
+        await asyncio.sleep(0.3)
+        return "failed"
+
+    monkeypatch.setattr(base, "_task_state", slow_state)
+    kill = asyncio.create_task(trigger.on_kill())
+    await asked.wait()
+    kill.cancel()
+    async with KubeflowHook(None, config_file=kubeconfig).connect() as client:
+        async for obj in base.follow(client, job.KIND, "default", trigger.name, poll_interval=1):
+            if obj is None or "deletionTimestamp" in obj["metadata"]:
+                return
+
+
 async def _soon(value: str) -> str:
     return value
