@@ -7,8 +7,9 @@ wire; no SDK model is needed at run time.
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,11 @@ from typing import Any
 import aiohttp
 import tenacity
 from airflow.providers.cncf.kubernetes.hooks.kubernetes import AsyncKubernetesHook
+from airflow.sdk.exceptions import AirflowException
 from kubernetes_asyncio.client import ApiClient
 from kubernetes_asyncio.config import ConfigException
 from kubernetes_asyncio.config.kube_config import KUBE_CONFIG_DEFAULT_LOCATION
+from yaml import YAMLError
 
 from airflow_llmtune.exceptions import ForeignObjectError, KubernetesApiError
 from airflow_llmtune.resources import pod
@@ -30,6 +33,7 @@ JSON = dict[str, Any]
 
 PAGE_SIZE = 500
 MERGE_PATCH = "application/merge-patch+json"
+log = logging.getLogger(__name__)
 REQUEST_LIMITS = aiohttp.ClientTimeout(total=60)
 
 
@@ -72,6 +76,8 @@ class KubeflowHook(AsyncKubernetesHook):  # type: ignore[misc]  # the provider s
             return self.config_file
         if field_name in {"kube_config", "in_cluster"} and self.config_file is not None:
             return None
+        if field_name in {"kube_config", "kube_config_path"} and self.in_cluster:
+            return None
         # The connection form stores a field left empty as "".
         return await super()._get_field(field_name) or None
 
@@ -80,11 +86,12 @@ class KubeflowHook(AsyncKubernetesHook):  # type: ignore[misc]  # the provider s
             self.in_cluster = True
         try:
             await super()._load_config()
-        except ConfigException as error:
-            source = await self._get_field("kube_config_path") or f"the connection {self.conn_id!r}"
+        except (ConfigException, AirflowException, YAMLError, OSError, TypeError, ValueError) as error:
+            source = self.config_file or f"the connection {self.conn_id!r}"
             raise KubernetesApiError(
-                f"No usable Kubernetes configuration in {source}: {error}. Fix: set `config_file`, or "
-                f"`kube_config_path` of the connection, to a kubeconfig that this process can read"
+                f"No usable Kubernetes configuration in {source}: {type(error).__name__}: {error}. Fix: set "
+                f"`config_file`, or `kube_config_path` of the connection, to a kubeconfig that this process can read",
+                reason="InvalidConfiguration",
             ) from error
         if str(await self._get_field("disable_verify_ssl")).lower() == "true":
             self.client_configuration.verify_ssl = False
@@ -103,7 +110,12 @@ class KubeflowHook(AsyncKubernetesHook):  # type: ignore[misc]  # the provider s
     async def connect(self) -> AsyncIterator[KubeflowClient]:
         """Open one connection pool and keep it for the whole block."""
         async with self.get_conn() as api:
-            yield KubeflowClient(api, self.api_retry_timeout)
+            yield KubeflowClient(api, self.api_retry_timeout, self._renew_credentials)
+
+    async def _renew_credentials(self) -> None:
+        """Load the configuration again, into the same object that open clients read their token from."""
+        self._config_loaded = False
+        await self._load_config()
 
 
 class KubeflowClient:
@@ -114,9 +126,10 @@ class KubeflowClient:
     are repeated with back-off for ``retry_timeout`` seconds; a watch is not, since its caller must list again first.
     """
 
-    def __init__(self, api: ApiClient, retry_timeout: float) -> None:
+    def __init__(self, api: ApiClient, retry_timeout: float, renew_credentials: Callable[[], Awaitable[None]]) -> None:
         self._api = api
         self._retry_timeout = retry_timeout
+        self._renew_credentials = renew_credentials
 
     async def create(self, kind: ResourceKind, namespace: str, manifest: JSON) -> JSON:
         return await self._json("POST", kind.path(namespace), body=manifest)
@@ -217,14 +230,11 @@ class KubeflowClient:
         # The read timeout lies above the server's own, so that only a dead connection trips it.
         limits = aiohttp.ClientTimeout(sock_connect=30, sock_read=timeout_seconds + 30)
         async with self._open("GET", kind.path(namespace), query=query, limits=limits) as response:
-            try:
-                async for line in response.content:
-                    event = json.loads(line)
-                    if event["type"] == "ERROR":
-                        raise _status_error(event["object"], self._api.configuration.host)
-                    yield event["type"], event["object"]
-            except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-                raise self._unreachable(error) from error
+            async for line in response.content:
+                event = json.loads(line)
+                if event["type"] == "ERROR":
+                    raise _status_error(event["object"], self._api.configuration.host)
+                yield event["type"], event["object"]
 
     async def read_log(self, namespace: str, name: str, container: str, *, tail_lines: int) -> str:
         """Return the last lines that a container printed."""
@@ -245,6 +255,7 @@ class KubeflowClient:
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, KubernetesApiError) and error.transient),
             wait=tenacity.wait_random_exponential(multiplier=0.5, max=10),
             stop=tenacity.stop_after_delay(self._retry_timeout),
+            before_sleep=tenacity.before_sleep_log(log, logging.WARNING),
             reraise=True,
         )
         async for attempt in retrying:
@@ -275,12 +286,16 @@ class KubeflowClient:
                 _preload_content=False,
                 _request_timeout=limits,
             )
-        except (aiohttp.ClientError, OSError) as error:
+            async with response:
+                if response.status == 401:
+                    # Tokens of exec plugins (EKS, GKE, AKS) live for minutes; the repeat goes out with a new one.
+                    await self._renew_credentials()
+                if response.status >= 400:
+                    raise _status_error(await _decode(response), self._api.configuration.host)
+                yield response
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            # ValueError: a body that is no JSON, or was cut off. Also raised while the caller reads it.
             raise self._unreachable(error) from error
-        async with response:
-            if response.status >= 400:
-                raise _status_error(await _decode(response), self._api.configuration.host)
-            yield response
 
     def _unreachable(self, error: BaseException) -> KubernetesApiError:
         host = self._api.configuration.host

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
@@ -19,18 +20,10 @@ from airflow_llmtune.exceptions import (
     OutcomeError,
     WaitTimeoutError,
 )
-from airflow_llmtune.resources import pod
-from airflow_llmtune.resources.meta import (
-    ATTEMPT_LABEL,
-    DELIVERED_ANNOTATION,
-    OWNER_ANNOTATION,
-    Outcome,
-    ResourceKind,
-    identity_selector,
-    object_name,
-    owner_labels,
-)
-from airflow_llmtune.triggers.base import API_UNREACHABLE, WAIT_TIMEOUT, OnKillAction, WaitTrigger
+from airflow_llmtune.operators.claim import UNUSABLE, Claim, attempt_of
+from airflow_llmtune.operators.manifest import with_metadata
+from airflow_llmtune.resources.meta import DELIVERED_ANNOTATION, OWNER_ANNOTATION, Outcome, Problems, ResourceKind
+from airflow_llmtune.triggers.base import API_ERROR, OBJECT_DELETED, WAIT_TIMEOUT, OnKillAction, WaitTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -40,7 +33,11 @@ if TYPE_CHECKING:
 __all__ = ["KubeflowOperator"]
 
 JSON = dict[str, Any]
-LOG_TAIL_LINES = 20
+# What Airflow calls instead of execute_complete when a trigger failed or timed out, and its word for the latter.
+TRIGGER_FAILED, TRIGGER_TIMEOUT = "__fail__", "Trigger timeout"
+# The trigger's own deadline comes first; Airflow's is there for a trigger that never ran.
+BACKSTOP_SECONDS = 120.0
+KILL_SECONDS = 20.0
 
 
 class KubeflowOperator(BaseOperator):
@@ -49,7 +46,7 @@ class KubeflowOperator(BaseOperator):
 
     The object's name follows from dag, task, run, map index and attempt, and its labels say whose it is. So a retry, or
     a worker lost between create and defer, adopts what runs; a finished object whose result Airflow has not stored is
-    used; after a failed one, or a clear by a human, the next attempt starts.
+    used; after a failed one, a clear by a human or changed arguments the next attempt starts.
 
     :param namespace: namespace of the object; default: the connection's, else ``default``.
     :param kubernetes_conn_id: Airflow connection of type ``kubernetes``.
@@ -60,8 +57,9 @@ class KubeflowOperator(BaseOperator):
     :param poll_interval: seconds between reads where the service account may list but not watch.
     :param api_retry_timeout: seconds for which an unreachable API server is retried.
     :param on_kill_action: ``delete`` or ``keep`` the object when the task is killed.
-    :param wait_timeout: give up, and delete the object, this long after the task first started. Airflow's own
-        ``execution_timeout`` is held in the same way while deferred.
+    :param wait_timeout: give up this long after the object was created, and delete it unless ``on_kill_action`` is
+        ``keep``. Airflow's own ``execution_timeout`` is held in the same way while deferred, counted from the try's
+        start.
     """
 
     template_fields: Sequence[str] = ("namespace", "kubernetes_conn_id", "config_file", "cluster_context")
@@ -94,7 +92,7 @@ class KubeflowOperator(BaseOperator):
         self.api_retry_timeout = api_retry_timeout
         self.on_kill_action = on_kill_action
         self.wait_timeout = wait_timeout
-        self._created: JSON | None = None
+        self._claim: Claim | None = None
 
     # What a kind adds.
 
@@ -103,11 +101,11 @@ class KubeflowOperator(BaseOperator):
         """The trigger that waits for this kind of object; known after rendering."""
         raise NotImplementedError
 
-    def build_manifest(self, name: str, namespace: str, labels: dict[str, str], annotations: dict[str, str]) -> JSON:
+    def build_manifest(self, problems: Problems) -> JSON:
         """
-        Turn the rendered arguments into the object to create.
+        Turn the rendered arguments into the object to create; it gets its name and labels later.
 
-        :raises InvalidSpecError: with every mistake found; nothing was created.
+        :param problems: takes every mistake; with any, the manifest is not used.
         """
         raise NotImplementedError
 
@@ -129,29 +127,44 @@ class KubeflowOperator(BaseOperator):
         return self.trigger_class.kind
 
     def execute(self, context: Context) -> JSON:
-        obj, namespace = self._run(self._create_or_adopt(context))
-        self._created = obj
-        trigger = self._trigger(obj, namespace, context)
+        claim = self._claim = Claim.of(context)
+        manifest = self._checked_manifest()
+        obj: JSON = asyncio.run(self._create_or_adopt(claim, manifest))
+        deadline = self._deadline(obj, context)
+        trigger = self._trigger(obj, deadline)
         outcome = self.trigger_class.read_outcome(obj)
         if not outcome.finished:
             if self.deferrable:
-                self.defer(trigger=trigger, method_name=self.execute_complete.__name__)
-            outcome = self._run(trigger.wait())
-        event = outcome.to_event(trigger.name, trigger.namespace, trigger.uid)
-        return self.execute_complete(context, event)
+                timeout = None if deadline is None else timedelta(seconds=deadline - time.time() + BACKSTOP_SECONDS)
+                self.defer(trigger=trigger, method_name=self.execute_complete.__name__, timeout=timeout)
+            outcome = asyncio.run(trigger.wait())
+        return self.execute_complete(context, outcome.to_event(trigger.name, trigger.namespace, trigger.uid))
 
     def execute_complete(self, context: Context, event: JSON) -> JSON:
         """Read the finished object; runs in a worker again after the trigger has fired."""
-        result: JSON = self._run(self._finish(event, _epoch(context)))
+        result: JSON = asyncio.run(self._finish(event, Claim.of(context)))
         return result
 
+    def resume_execution(self, next_method: str, next_kwargs: JSON | None, context: Context) -> Any:
+        """Also stop what is left when Airflow gave up on the trigger; but keep it for a retry to adopt."""
+        if next_method == TRIGGER_FAILED and self.on_kill_action == "delete":
+            ti, claim = context["ti"], Claim.of(context)
+            if (next_kwargs or {}).get("error") == TRIGGER_TIMEOUT or ti.try_number > ti.max_tries:
+                try:
+                    asyncio.run(self._delete_unfinished(claim))
+                except LLMTuneError as error:
+                    # The failure of the trigger is the one to tell.
+                    self.log.warning("The %s could not be deleted: %s", self.kind.kind, error)
+        return super().resume_execution(next_method, next_kwargs, context)
+
     def on_kill(self) -> None:
-        """Delete the object when the task is killed in a worker; while deferred, the trigger does it."""
-        if self._created is None or self.on_kill_action == "keep":
+        """Delete what this try created or adopted; while deferred, the trigger does it."""
+        if self._claim is None or self.on_kill_action == "keep":
             return
-        metadata = self._created["metadata"]
-        self._run(self._delete(metadata["namespace"], metadata["name"], metadata["uid"]))
-        self.log.info("%s %s deleted: the task was killed", self.kind.kind, metadata["name"])
+        # Airflow calls this in a signal handler, possibly in the middle of our own event loop; hence a thread.
+        deletion = threading.Thread(target=asyncio.run, args=[self._delete_unfinished(self._claim)], daemon=True)
+        deletion.start()
+        deletion.join(KILL_SECONDS)
 
     @cached_property
     def hook(self) -> KubeflowHook:
@@ -166,60 +179,71 @@ class KubeflowOperator(BaseOperator):
             api_retry_timeout=self.api_retry_timeout,
         )
 
-    def _run(self, coroutine: Any) -> Any:
+    def _checked_manifest(self) -> JSON:
+        problems = Problems()
+        problems.choice("on_kill_action", self.on_kill_action, get_args(OnKillAction))
+        wait_timeout: Any = self.wait_timeout  # whatever the DAG's author gave
+        if not isinstance(wait_timeout, timedelta | None):
+            problems.add("wait_timeout", wait_timeout, "is no timedelta", "give timedelta(hours=6), say")
+        manifest = self.build_manifest(problems)
+        given = (manifest.get("metadata") or {}).get("namespace")
+        if self.namespace and given and given != self.namespace:
+            rule = f"is not the manifest's own, {given!r}"
+            problems.add("namespace", self.namespace, rule, "leave one of the two out")
         try:
-            return asyncio.run(coroutine)
+            problems.raise_if_any(f"Task {self.task_id}")
         except InvalidSpecError as error:
             # A retry cannot mend the input.
             raise AirflowFailException(str(error)) from error
+        return manifest
 
-    async def _create_or_adopt(self, context: Context) -> tuple[JSON, str]:
-        ti = context["ti"]
-        who = (ti.dag_id, ti.task_id, ti.run_id, ti.map_index if ti.map_index is not None else -1)
-        namespace = self.namespace or await self.hook.default_namespace()
-        annotations = {OWNER_ANNOTATION: str(ti.id)}
-        # Built before the API server is asked, so that wrong input is reported even when it is out of reach.
-        self.build_manifest(object_name(*who, 1), namespace, owner_labels(*who, 1), annotations)
+    async def _create_or_adopt(self, claim: Claim, manifest: JSON) -> JSON:
+        namespace = await self._find_namespace(manifest)
         async with self.hook.connect() as client:
-            previous, _ = await client.list_all(self.kind, namespace, label_selector=identity_selector(*who))
-            latest = max(previous, key=_attempt, default=None)
-            if latest is not None and self._is_usable(latest, _epoch(context)):
+            previous, _ = await client.list_all(self.kind, namespace, label_selector=claim.selector)
+            latest = max(previous, key=attempt_of, default=None)
+            if latest is not None and self._is_usable(latest, claim, manifest):
                 self.log.info("Adopting %s %s of an earlier try", self.kind.kind, latest["metadata"]["name"])
-                return await self._own(client, latest, annotations), namespace
-            attempt = 1 if latest is None else _attempt(latest) + 1
-            manifest = self.build_manifest(
-                object_name(*who, attempt), namespace, owner_labels(*who, attempt), annotations
+                return await self._own(client, latest, claim)
+            if latest is not None:
+                await self._delete_stale(client, latest)
+            attempt = 1 if latest is None else attempt_of(latest) + 1
+            ours = with_metadata(
+                manifest, claim.name(attempt), namespace, claim.labels(attempt), claim.annotations(manifest)
             )
-            obj, created = await client.create_or_adopt(self.kind, namespace, manifest)
-            self.log.info(
-                "%s %s %s in namespace %s",
-                "Created" if created else "Adopted",
-                self.kind.kind,
-                obj["metadata"]["name"],
-                namespace,
-            )
-            return (obj if created else await self._own(client, obj, annotations)), namespace
+            obj, created = await client.create_or_adopt(self.kind, namespace, ours)
+            done = "Created" if created else "Adopted"
+            self.log.info("%s %s %s in namespace %s", done, self.kind.kind, obj["metadata"]["name"], namespace)
+            return obj if created else await self._own(client, obj, claim)
 
-    def _is_usable(self, obj: JSON, epoch: str) -> bool:
-        metadata = obj["metadata"]
-        if metadata.get("deletionTimestamp"):
+    async def _find_namespace(self, manifest: JSON) -> str:
+        given = (manifest.get("metadata") or {}).get("namespace")
+        return self.namespace or given or await self.hook.default_namespace()
+
+    def _is_usable(self, obj: JSON, claim: Claim, manifest: JSON) -> bool:
+        if obj["metadata"].get("deletionTimestamp") or not claim.asked_for(obj, manifest):
             return False
         outcome = self.trigger_class.read_outcome(obj)
-        # Delivered in this epoch, and yet the task runs again: its worker died before Airflow had stored the result.
-        delivered_before = (metadata.get("annotations") or {}).get(DELIVERED_ANNOTATION, epoch) != epoch
-        return not outcome.finished or (outcome.phase == "Succeeded" and not delivered_before)
+        return not outcome.finished or (outcome.phase == "Succeeded" and claim.may_use_result(obj))
 
-    async def _own(self, client: KubeflowClient, obj: JSON, annotations: dict[str, str]) -> JSON:
+    async def _delete_stale(self, client: KubeflowClient, obj: JSON) -> None:
+        """Stop what still runs for arguments that have changed since."""
+        metadata = obj["metadata"]
+        if not self.trigger_class.read_outcome(obj).finished and not metadata.get("deletionTimestamp"):
+            self.log.warning("Deleting %s %s: the arguments changed since", self.kind.kind, metadata["name"])
+            await client.delete(self.kind, metadata["namespace"], metadata["name"], uid=metadata["uid"])
+
+    async def _own(self, client: KubeflowClient, obj: JSON, claim: Claim) -> JSON:
         """Write the new owner on an adopted object, so that the earlier try's trigger leaves it alone."""
         metadata = obj["metadata"]
-        patch = {"metadata": {"annotations": annotations}}
+        patch = {"metadata": {"annotations": {OWNER_ANNOTATION: claim.owner}}}
         return await client.patch(self.kind, metadata["namespace"], metadata["name"], patch)
 
-    def _trigger(self, obj: JSON, namespace: str, context: Context) -> WaitTrigger:
+    def _trigger(self, obj: JSON, deadline: float | None) -> WaitTrigger:
         metadata = obj["metadata"]
         return self.trigger_class(
             name=metadata["name"],
-            namespace=namespace,
+            namespace=metadata["namespace"],
             uid=metadata["uid"],
             kubernetes_conn_id=self.kubernetes_conn_id,
             config_file=self.config_file,
@@ -227,36 +251,49 @@ class KubeflowOperator(BaseOperator):
             in_cluster=self.in_cluster,
             poll_interval=self.poll_interval,
             api_retry_timeout=self.api_retry_timeout,
-            deadline=self._deadline(context),
+            deadline=deadline,
             on_kill_action=self.on_kill_action,
         )
 
-    def _deadline(self, context: Context) -> float | None:
-        limits = [limit for limit in (self.wait_timeout, self.execution_timeout) if limit is not None]
-        if not limits:
-            return None
-        start = context["ti"].start_date
-        # Airflow keeps the start of a task over its deferral, so the deadline does not move when it resumes.
-        return (start.timestamp() if start is not None else time.time()) + min(limits).total_seconds()
+    def _deadline(self, obj: JSON, context: Context) -> float | None:
+        ends = []
+        if self.wait_timeout is not None:
+            ends.append(datetime.fromisoformat(obj["metadata"]["creationTimestamp"]) + self.wait_timeout)
+        # Airflow keeps the start of a try over its deferral, so the deadline does not move when it resumes.
+        if self.execution_timeout is not None and context["ti"].start_date is not None:
+            ends.append(context["ti"].start_date + self.execution_timeout)
+        return min(end.timestamp() for end in ends) if ends else None
 
-    async def _finish(self, event: JSON, epoch: str) -> JSON:
+    async def _finish(self, event: JSON, claim: Claim) -> JSON:
         outcome = Outcome.from_event(event)
         name, namespace, uid = event["name"], event["namespace"], event["uid"]
-        if outcome.reason == API_UNREACHABLE:
-            raise KubernetesApiError(outcome.message, reason=API_UNREACHABLE)
+        if outcome.reason == API_ERROR:
+            raise KubernetesApiError(outcome.message, reason=API_ERROR)
         async with self.hook.connect() as client:
             if outcome.reason == WAIT_TIMEOUT:
                 await self._time_out(client, outcome, name, namespace, uid)
             obj = await client.find(self.kind, namespace, name)
             if obj is None or obj["metadata"]["uid"] != uid:
-                raise OutcomeError(f"{self.kind.kind} {name} in namespace {namespace} is gone: {outcome.message}")
+                gone = (
+                    f"{self.kind.kind} {name} in namespace {namespace} ended as {outcome.phase} and was deleted since"
+                )
+                raise OutcomeError(outcome.message if outcome.reason == OBJECT_DELETED else gone)
             await self.stop_leftovers(client, obj)
             if outcome.phase != "Succeeded":
                 raise await self.explain_failure(client, obj, outcome)
-            result = await self.read_result(client, obj)
-            # After a clear the task starts afresh instead of finding this result.
-            await client.patch(self.kind, namespace, name, {"metadata": {"annotations": {DELIVERED_ANNOTATION: epoch}}})
+            try:
+                result = await self.read_result(client, obj)
+            except OutcomeError:
+                await self._deliver(client, obj, UNUSABLE)
+                raise
+            await self._deliver(client, obj, claim.epoch)
             return result
+
+    async def _deliver(self, client: KubeflowClient, obj: JSON, epoch: str) -> None:
+        """Write on the object that its result was read, so that a later run of the task starts afresh."""
+        metadata = obj["metadata"]
+        patch = {"metadata": {"annotations": {DELIVERED_ANNOTATION: epoch}}}
+        await client.patch(self.kind, metadata["namespace"], metadata["name"], patch)
 
     async def _time_out(
         self, client: KubeflowClient, outcome: Outcome, name: str, namespace: str, uid: str
@@ -265,47 +302,12 @@ class KubeflowOperator(BaseOperator):
             await client.delete(self.kind, namespace, name, uid=uid)
         raise WaitTimeoutError(outcome.message)
 
-    async def _delete(self, namespace: str, name: str, uid: str) -> None:
+    async def _delete_unfinished(self, claim: Claim) -> None:
+        namespace = await self._find_namespace(self.build_manifest(Problems()))
         async with self.hook.connect() as client:
-            await client.delete(self.kind, namespace, name, uid=uid)
-
-    async def read_pods(self, client: KubeflowClient, namespace: str, selector: str) -> list[JSON]:
-        """Return the pods that a selector finds, oldest first."""
-        pods, _ = await client.list_all(pod.KIND, namespace, label_selector=selector)
-        return sorted(pods, key=lambda item: (item["metadata"]["creationTimestamp"], item["metadata"]["name"]))
-
-    async def explain_pods(self, client: KubeflowClient, namespace: str, selector: str) -> list[str]:
-        """Say why pods failed or cannot start, each with the last lines that it printed."""
-        reasons = []
-        try:
-            for item in await self.read_pods(client, namespace, selector):
-                if (reason := pod.read_failure(item)) is not None:
-                    tail = await self._log_tail(client, item)
-                    reasons.append(reason + (f"\n    last lines of its log:\n{tail}" if tail else ""))
-        except LLMTuneError as error:
-            # The diagnosis must not hide the failure that it explains.
-            reasons.append(f"its pods could not be read: {error}")
-        return reasons
-
-    async def _log_tail(self, client: KubeflowClient, item: JSON) -> str:
-        metadata = item["metadata"]
-        container = pod.log_container(item)
-        try:
-            text = await client.read_log(metadata["namespace"], metadata["name"], container, tail_lines=LOG_TAIL_LINES)
-        except KubernetesApiError:
-            # A container that never started has no log; its reason says all there is.
-            return ""
-        return "\n".join(f"      {line}" for line in text.splitlines())
-
-
-def _epoch(context: Context) -> str:
-    """
-    Name the time between two clears of a task.
-
-    A retry leaves ``max_tries`` as it is; a clear by a human moves it beyond all tries so far.
-    """
-    return str(context["ti"].max_tries)
-
-
-def _attempt(obj: JSON) -> int:
-    return int(obj["metadata"]["labels"][ATTEMPT_LABEL])
+            found, _ = await client.list_all(self.kind, namespace, label_selector=claim.selector)
+            for obj in found:
+                metadata = obj["metadata"]
+                if claim.owns(obj) and not self.trigger_class.read_outcome(obj).finished:
+                    await client.delete(self.kind, namespace, metadata["name"], uid=metadata["uid"])
+                    self.log.info("%s %s deleted: the task was ended", self.kind.kind, metadata["name"])

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_llmtune.exceptions import ExperimentFailedError, OutcomeError
 from airflow_llmtune.operators.base import KubeflowOperator
-from airflow_llmtune.operators.manifest import read_manifest, with_metadata
+from airflow_llmtune.operators.diagnosis import explain_pods
+from airflow_llmtune.operators.manifest import load_manifest_file, read_manifest
 from airflow_llmtune.resources import experiment, trial_template
 from airflow_llmtune.resources.meta import Outcome, Problems
 from airflow_llmtune.resources.search_space import SearchSpace
@@ -67,7 +68,7 @@ class ExperimentLifecycle(KubeflowOperator):
         failed = [trial for trial in map(experiment.read_trial, await self._trials(client, obj)) if trial["failed"]]
         told: list[str] = []
         for trial in failed[:EXPLAINED_TRIALS]:
-            reasons = await self.explain_pods(client, metadata["namespace"], f"{TRIAL_LABEL}={trial['name']}")
+            reasons = await explain_pods(client, metadata["namespace"], f"{TRIAL_LABEL}={trial['name']}")
             lines.append(f"  trial {trial['name']} {trial['parameters']}: {trial['message']}")
             # Trials that fail for one cause are told so, instead of the same text again.
             lines += [f"    {reason}" for reason in reasons] if reasons != told else ["    for the same reason"]
@@ -96,21 +97,21 @@ class KatibExperimentOperator(ExperimentLifecycle):
     """
 
     template_fields: Sequence[str] = (*KubeflowOperator.template_fields, "experiment")
-    template_ext: Sequence[str] = (".yaml", ".yml", ".json")
     template_fields_renderers = {"experiment": "yaml"}
 
     def __init__(self, *, experiment: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.experiment = experiment
 
-    def build_manifest(self, name: str, namespace: str, labels: dict[str, str], annotations: dict[str, str]) -> JSON:
-        problems = Problems()
+    def resolve_template_files(self) -> None:
+        super().resolve_template_files()
+        self.experiment = load_manifest_file(self, self.experiment)
+
+    def build_manifest(self, problems: Problems) -> JSON:
         manifest = read_manifest("experiment", self.experiment, problems)
         if manifest is not None:
             experiment.check_manifest(manifest, problems)
-        problems.raise_if_any(f"Task {self.task_id}")
-        assert manifest is not None
-        return with_metadata(manifest, name, namespace, labels, annotations)
+        return manifest or {}
 
 
 class KatibTuneLLMOperator(ExperimentLifecycle):
@@ -211,8 +212,7 @@ class KatibTuneLLMOperator(ExperimentLifecycle):
         self.env = env
         self.job_options = job_options
 
-    def build_manifest(self, name: str, namespace: str, labels: dict[str, str], annotations: dict[str, str]) -> JSON:
-        problems = Problems()
+    def build_manifest(self, problems: Problems) -> JSON:
         space = SearchSpace.from_json(self.parameters, problems)
         spec = experiment.ExperimentSpec.from_args(
             parameters=space,
@@ -239,9 +239,7 @@ class KatibTuneLLMOperator(ExperimentLifecycle):
             problems=problems,
             **trial_template.read_options("job_options", self.job_options, problems),
         )
-        template = trial_template.trial_template(trainer, space, problems)
-        problems.raise_if_any(f"Task {self.task_id}")
-        return spec.to_manifest(name, namespace, labels, annotations, template)
+        return spec.to_manifest("", "", {}, {}, trial_template.trial_template(trainer, space, problems))
 
     def decoder(self, obj: JSON) -> Callable[[Mapping[str, str]], JSON]:  # noqa: ARG002 (the search space knows more)
         return SearchSpace.from_json(self.parameters, Problems()).decode

@@ -3,15 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
+from jinja2 import TemplateNotFound
 
 from airflow_llmtune.resources.meta import Problems, metadata
 
-__all__ = ["read_manifest", "with_metadata"]
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator
+
+__all__ = ["load_manifest_file", "read_manifest", "with_metadata"]
 
 JSON = dict[str, Any]
+ENDINGS = (".yaml", ".yml", ".json")
+
+
+def load_manifest_file(operator: BaseOperator, value: Any) -> Any:
+    """
+    Return the text of the file that an argument names, to be rendered like any text.
+
+    Airflow's own ``template_ext`` would do so with every templated argument, ``config_file`` among them, and so put a
+    kubeconfig with its token where rendered arguments are shown.
+    """
+    if not _is_file_name(value):
+        return value
+    environment = operator.get_template_env()
+    try:
+        return environment.loader.get_source(environment, value)[0] if environment.loader else value
+    except TemplateNotFound:
+        # Told with the other mistakes when the task runs; a DAG file must stay importable.
+        return value
 
 
 def read_manifest(argument: str, value: Any, problems: Problems) -> JSON | None:
@@ -42,9 +64,12 @@ def with_metadata(
     return {**manifest, "metadata": {**given, **ours}}
 
 
+def _is_file_name(value: Any) -> bool:
+    return isinstance(value, str) and value.endswith(ENDINGS) and "\n" not in value
+
+
 def _parse(argument: str, text: str, problems: Problems) -> Any:
-    if text.endswith((".yaml", ".yml", ".json")) and "\n" not in text:
-        # Airflow has replaced the path by the file's text if it found the file, and only logs it if not.
+    if _is_file_name(text):
         problems.add(argument, text, "names a file that does not exist", "give a path relative to the DAG's folder")
         return None
     try:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_llmtune.exceptions import OutcomeError, TrainingFailedError
 from airflow_llmtune.operators.base import KubeflowOperator
-from airflow_llmtune.operators.manifest import read_manifest, with_metadata
+from airflow_llmtune.operators.diagnosis import explain_pods, read_pods
+from airflow_llmtune.operators.manifest import load_manifest_file, read_manifest
 from airflow_llmtune.resources import job, pod, pytorch_job, trial_template
 from airflow_llmtune.resources.meta import Outcome, Problems
 from airflow_llmtune.triggers.base import WaitTrigger
@@ -37,7 +38,7 @@ class TrainingLifecycle(KubeflowOperator):
             "metrics": {},
             "artifact_uri": None,
         }
-        for item in await self.read_pods(client, metadata["namespace"], self.pod_selector(metadata["name"])):
+        for item in await read_pods(client, metadata["namespace"], self.pod_selector(metadata["name"])):
             if (told := pod.read_training_result(item)) is not None:
                 result |= {key: told[key] for key in ("metrics", "artifact_uri", "samples") if key in told}
         return result
@@ -46,7 +47,7 @@ class TrainingLifecycle(KubeflowOperator):
         metadata = obj["metadata"]
         where = f"{self.kind.kind} {metadata['name']} in namespace {metadata['namespace']}"
         lines = [f"{where} failed: {outcome.reason}: {outcome.message}"]
-        reasons = await self.explain_pods(client, metadata["namespace"], self.pod_selector(metadata["name"]))
+        reasons = await explain_pods(client, metadata["namespace"], self.pod_selector(metadata["name"]))
         return TrainingFailedError("\n".join([*lines, *(f"  {reason}" for reason in reasons)]))
 
 
@@ -63,7 +64,6 @@ class PyTorchJobOperator(TrainingLifecycle):
     """
 
     template_fields: Sequence[str] = (*KubeflowOperator.template_fields, "pytorch_job")
-    template_ext: Sequence[str] = (".yaml", ".yml", ".json")
     template_fields_renderers = {"pytorch_job": "yaml"}
 
     def __init__(self, *, pytorch_job: Any, **kwargs: Any) -> None:
@@ -77,14 +77,15 @@ class PyTorchJobOperator(TrainingLifecycle):
     def pod_selector(self, name: str) -> str:
         return pytorch_job.pod_selector(name)
 
-    def build_manifest(self, name: str, namespace: str, labels: dict[str, str], annotations: dict[str, str]) -> JSON:
-        problems = Problems()
+    def resolve_template_files(self) -> None:
+        super().resolve_template_files()
+        self.pytorch_job = load_manifest_file(self, self.pytorch_job)
+
+    def build_manifest(self, problems: Problems) -> JSON:
         manifest = read_manifest("pytorch_job", self.pytorch_job, problems)
         if manifest is not None:
             pytorch_job.check_manifest(manifest, problems)
-        problems.raise_if_any(f"Task {self.task_id}")
-        assert manifest is not None
-        return with_metadata(manifest, name, namespace, labels, annotations)
+        return manifest or {}
 
 
 class FineTuneLLMOperator(TrainingLifecycle):
@@ -140,6 +141,8 @@ class FineTuneLLMOperator(TrainingLifecycle):
         self.dataset = dataset
         self.output_uri = output_uri
         self.hyperparameters = hyperparameters
+        # A missing XCom renders to None, which must not train with defaults.
+        self._takes_hyperparameters = hyperparameters is not None
         self.trainer_args = trainer_args
         self.resources_per_node = resources_per_node
         self.image = image
@@ -159,14 +162,12 @@ class FineTuneLLMOperator(TrainingLifecycle):
             return pytorch_job.pod_selector(name)
         return job.pod_selector(name)
 
-    def build_manifest(self, name: str, namespace: str, labels: dict[str, str], annotations: dict[str, str]) -> JSON:
-        problems = Problems()
+    def build_manifest(self, problems: Problems) -> JSON:
+        if self.hyperparameters is None and self._takes_hyperparameters:
+            rule = "was given and has no value now"
+            problems.add("hyperparameters", None, rule, "check that the upstream task returns that key")
         trainer = self._trainer(problems)
-        manifest = trial_template.training_manifest(
-            trainer, name, namespace, labels, annotations, self.hyperparameters, problems
-        )
-        problems.raise_if_any(f"Task {self.task_id}")
-        return manifest
+        return trial_template.training_manifest(trainer, "", "", {}, {}, self.hyperparameters, problems)
 
     def _trainer(self, problems: Problems) -> trial_template.TrainerSpec:
         return trial_template.TrainerSpec.from_args(

@@ -18,7 +18,7 @@ from airflow_llmtune.resources.meta import OWNER_ANNOTATION, Outcome, ResourceKi
 if TYPE_CHECKING:
     from airflow_llmtune.hooks.kubeflow import KubeflowClient, KubeflowHook
 
-__all__ = ["API_UNREACHABLE", "OBJECT_DELETED", "WAIT_TIMEOUT", "OnKillAction", "WaitTrigger", "follow"]
+__all__ = ["API_ERROR", "OBJECT_DELETED", "WAIT_TIMEOUT", "OnKillAction", "WaitTrigger", "follow"]
 
 JSON = dict[str, Any]
 OnKillAction = Literal["delete", "keep"]
@@ -26,10 +26,12 @@ OnKillAction = Literal["delete", "keep"]
 # Reasons of an Outcome that the wait itself ended, beside those that Kubernetes gives.
 OBJECT_DELETED = "ObjectDeleted"
 WAIT_TIMEOUT = "WaitTimeout"
-API_UNREACHABLE = "ApiUnreachable"
+API_ERROR = "ApiError"
 
 # A watch is asked to end after this many seconds, spread so that many waiters do not come back at once.
 WATCH_SECONDS = (240, 300)
+# A watch that ended sooner counts as a failure to back off from.
+SHORT_WATCH_SECONDS = 5.0
 # Task states in which nobody will come back for the object; in any other a newer try owns the decision.
 ENDED_STATES = frozenset({"success", "failed", "skipped", "removed", "upstream_failed"})
 # The event loop itself holds its tasks only weakly.
@@ -54,6 +56,7 @@ async def follow(
         if not may_watch:
             await asyncio.sleep(poll_interval)
             continue
+        begin = time.monotonic()
         try:
             async for type_, changed in client.watch(
                 kind,
@@ -62,7 +65,6 @@ async def follow(
                 field_selector=selector,
                 timeout_seconds=random.randint(*WATCH_SECONDS),  # noqa: S311 (spreads load, guards nothing)
             ):
-                failures = 0
                 if type_ != "BOOKMARK":
                     yield None if type_ == "DELETED" else changed
         except KubernetesApiError as error:
@@ -70,8 +72,9 @@ async def follow(
                 may_watch = False
             elif error.code != 410 and not error.transient:
                 raise
-            failures += 1
-            await asyncio.sleep(min(poll_interval, 0.1 * 2**failures) * random.uniform(0.5, 1.0))  # noqa: S311
+        # A proxy may end each watch at once; then this must not become a loop of lists.
+        failures = min(failures + 1, 8) if time.monotonic() - begin < SHORT_WATCH_SECONDS else 0
+        await asyncio.sleep(min(poll_interval, 0.1 * 2**failures) * random.uniform(0.5, 1.0))  # noqa: S311
 
 
 class WaitTrigger(BaseTrigger):
@@ -152,7 +155,7 @@ class WaitTrigger(BaseTrigger):
         except TimeoutError:
             return Outcome("Failed", WAIT_TIMEOUT, f"{self.kind.kind} {self.name} did not finish before its deadline")
         except KubernetesApiError as error:
-            return Outcome("Failed", API_UNREACHABLE, str(error))
+            return Outcome("Failed", API_ERROR, str(error))
 
     async def _watch_until_finished(self) -> Outcome:
         told = None

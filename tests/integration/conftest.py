@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import stat
 import uuid
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ for word in "$@"; do
     --learning_rate=*) rate="${word#*=}";;
     --output_dir=*) out="${word#*=}";;
     --crash=true) crash=yes;;
+    --diverge=true) diverge=yes;;
     --nap=*) sleep "${word#*=}";;
   esac
 done
@@ -35,6 +37,7 @@ if [ -n "$crash" ]; then
   printf '{"schema_version":1,"status":"failed","error":"the model lies nowhere"}' > "$LLMTUNE_TERMINATION_LOG"
   echo "Traceback: boom"; exit 1
 fi
+if [ -n "$diverge" ]; then echo "2026-11-22T09:00:00.000000Z eval_loss=1000000000.0"; exit 0; fi
 loss=$(awk -v rate="${rate:-0.001}" 'BEGIN { d = log(rate) / log(10) + 3; printf "%.6f", 1 + d * d }')
 echo "2026-11-22T09:00:00.000000Z eval_loss=$loss"
 result='{"schema_version":1,"status":"succeeded","metrics":{"eval_loss":%s},"artifact_uri":"%s"}'
@@ -86,36 +89,66 @@ class Run:
 
     run_id: str = field(default_factory=lambda: f"manual__{uuid.uuid4().hex[:8]}")
     map_index: int = -1
+    try_number: int = 0
     max_tries: int = 1
     deferrals: int = 0
+    run_after: datetime = field(default_factory=lambda: datetime.now(UTC))
+    clear_number: int = 0
+    ti_id: uuid.UUID = field(default_factory=uuid.uuid4)
 
     def clear(self) -> None:
-        """Move ``max_tries`` as Airflow does when a human clears the task."""
-        self.max_tries += 2
+        """Move the numbers as Airflow does when a human clears the task."""
+        self.clear_number += 1
+        self.max_tries = self.try_number + 1
 
-    def context(self, operator: Any, try_number: int = 1) -> dict[str, Any]:
+    def new_try(self) -> dict[str, Any]:
+        """Return the context of the next try: with an id of its own, as Airflow gives it."""
+        self.try_number += 1
+        self.ti_id = uuid.uuid4()
+        return self.context()
+
+    def context(self) -> dict[str, Any]:
         ti = SimpleNamespace(
-            id=uuid.uuid4(),
+            id=self.ti_id,
             dag_id="dag",
-            task_id=operator.task_id,
+            task_id="task",
             run_id=self.run_id,
             map_index=self.map_index,
-            try_number=try_number,
+            try_number=self.try_number,
             max_tries=self.max_tries,
             start_date=datetime.now(UTC),
         )
-        return {"ti": ti}
+        dag_run = SimpleNamespace(run_after=self.run_after, clear_number=self.clear_number)
+        return {"ti": ti, "dag_run": dag_run, "run_id": self.run_id}
 
-    def complete(self, operator: Any, try_number: int = 1) -> Any:
-        """Take the operator to its end as Airflow does: each hop over its stored form, resumed on a fresh context."""
-        context = self.context(operator, try_number)
+    def defer(self, operator: Any) -> Any:
+        """Start a try and return the trigger that it waits with."""
+        with pytest.raises(TaskDeferred) as deferred:
+            _rendered(operator, context := self.new_try()).execute(context)
+        return deferred.value.trigger
+
+    def complete(self, operator: Any) -> Any:
+        """Take a new try to its end as Airflow does.
+
+        Arguments are rendered; the trigger crosses the database in its stored form; the resumed task is a fresh
+        instance with a context of its own.
+        """
+        context = self.new_try()
         try:
-            return operator.execute(context)
+            return _rendered(operator, context).execute(context)
         except TaskDeferred as deferred:
             self.deferrals += 1
             path, kwargs = deferred.trigger.serialize()
             event = asyncio.run(_first_event(import_string(path)(**deserialize(serialize(kwargs)))))
-            return getattr(operator, deferred.method_name)(self.context(operator, try_number), event=event)
+            context = self.context()
+            return getattr(_rendered(operator, context), deferred.method_name)(context, event=event)
+
+
+def _rendered(operator: Any, context: dict[str, Any]) -> Any:
+    fresh = copy.deepcopy(operator)
+    fresh.resolve_template_files()
+    fresh.render_template_fields(context)
+    return fresh
 
 
 async def _first_event(trigger: Any) -> Any:

@@ -113,11 +113,19 @@ async def test_all_pages_of_a_list_are_read(kubeconfig, monkeypatch):
     assert len(found) == 5
 
 
-class Proxy(BaseHTTPRequestHandler):
+class Misbehaving(BaseHTTPRequestHandler):
+    """Answers each path in its own wrong way."""
+
     def do_GET(self) -> None:
-        body = b"<html>Bad gateway</html>"
-        self.send_response(502)
-        self.send_header("Content-Length", str(len(body)))
+        code, length, body = {
+            "gateway": (502, None, b"<html>Bad gateway</html>"),
+            "html": (200, None, b"<html>Please log in</html>"),
+            "cut": (200, 500, b'{"items": ['),
+            "garbage": (200, None, b'{"items": ['),
+        }[self.server.fault]
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(length or len(body)))
         self.end_headers()
         self.wfile.write(body)
 
@@ -125,25 +133,71 @@ class Proxy(BaseHTTPRequestHandler):
         pass
 
 
-async def test_an_answer_that_is_no_json_is_told_as_it_is(tmp_path):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+@pytest.fixture
+def misbehaving(tmp_path):
+    """A server that misbehaves, and the kubeconfig that leads to it."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Misbehaving)
     thread = Thread(target=server.serve_forever)
     thread.start()
-    context = {"name": "c", "context": {"cluster": "c", "user": "u"}}
-    cluster = {"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}
-    config = {
+    path = tmp_path / "misbehaving.yaml"
+    path.write_text(json.dumps(_kubeconfig(f"http://127.0.0.1:{server.server_port}", {})))
+    yield server, str(path)
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ("gateway", "502.*Bad gateway"),
+        ("html", "cannot be reached"),
+        ("cut", "cannot be reached"),
+        ("garbage", "cannot be reached"),
+    ],
+)
+async def test_an_answer_that_is_none_is_one_kind_of_error(misbehaving, fault, told):
+    server, path = misbehaving
+    server.fault = fault
+    with pytest.raises(KubernetesApiError, match=told):
+        await _reaches(KubeflowHook(None, config_file=path, api_retry_timeout=0.2))
+
+
+async def test_a_token_of_an_exec_plugin_is_renewed_when_it_has_expired(kubeconfig, tmp_path):
+    config = yaml.safe_load(Path(kubeconfig).read_text())
+    token = config["users"][0]["user"].pop("token")
+    credential = {"apiVersion": "client.authentication.k8s.io/v1beta1", "kind": "ExecCredential"}
+    for name, value in (("first", "expired"), ("then", token)):
+        (tmp_path / name).write_text(json.dumps({**credential, "status": {"token": value}}))
+    plugin = tmp_path / "plugin"
+    plugin.write_text(f"#!/bin/sh\ncd {tmp_path}\nif mkdir used 2>/dev/null; then cat first; else cat then; fi\n")
+    plugin.chmod(0o700)
+    config["users"][0]["user"]["exec"] = {"apiVersion": credential["apiVersion"], "command": str(plugin), "args": []}
+    path = tmp_path / "exec.yaml"
+    path.write_text(yaml.safe_dump(config))
+    assert await _reaches(KubeflowHook(None, config_file=str(path), api_retry_timeout=10))
+
+
+@pytest.mark.parametrize("text", ["just text", "a: [", "{}"])
+async def test_a_file_that_is_no_kubeconfig_is_named(tmp_path, text):
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(KubernetesApiError, match=r"broken\.yaml"):
+        await _reaches(KubeflowHook(None, config_file=str(path), api_retry_timeout=0.2))
+
+
+async def test_in_cluster_goes_before_the_connection(monkeypatch, kubeconfig):
+    monkeypatch.setenv("AIRFLOW_CONN_KUBERNETES_DEFAULT", _connection(kube_config_path=kubeconfig))
+    with pytest.raises(KubernetesApiError, match=r"Service host/port is not set"):
+        await _reaches(KubeflowHook(in_cluster=True, api_retry_timeout=0.2))
+
+
+def _kubeconfig(server: str, user: dict) -> dict:
+    return {
         "apiVersion": "v1",
         "kind": "Config",
         "current-context": "c",
-        "clusters": [cluster],
-        "contexts": [context],
+        "clusters": [{"name": "c", "cluster": {"server": server}}],
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "users": [{"name": "u", "user": user}],
     }
-    path = tmp_path / "kubeconfig.yaml"
-    path.write_text(json.dumps({**config, "users": [{"name": "u", "user": {}}]}))
-    try:
-        with pytest.raises(KubernetesApiError, match=r"502.*Bad gateway"):
-            await _reaches(KubeflowHook(None, config_file=str(path), api_retry_timeout=0.2))
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import socket
 import time
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
 
 import pytest
 import yaml
-from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
+from airflow.sdk import DAG
+from airflow.sdk.exceptions import AirflowFailException, TaskDeferralError, TaskDeferralTimeout, TaskDeferred
 from kubeflow_katib_api.models import V1beta1Experiment
 
 from airflow_llmtune.exceptions import (
@@ -26,7 +29,7 @@ from airflow_llmtune.operators.katib import KatibExperimentOperator, KatibTuneLL
 from airflow_llmtune.operators.trainer import FineTuneLLMOperator, PyTorchJobOperator
 from airflow_llmtune.resources import experiment, job, pod, pytorch_job
 from airflow_llmtune.resources import search_space as search
-from airflow_llmtune.resources.meta import object_name, owner_labels
+from airflow_llmtune.resources.meta import identity_selector, object_name, owner_labels
 
 SPACE = {"learning_rate": search.log_uniform(1e-5, 1e-1), "lora_r": search.categorical([4, 8])}
 
@@ -142,44 +145,42 @@ def test_a_model_object_of_the_katib_api_package_runs(kubeconfig, run, ask):
     result = run.complete(operator)
     created = ask(lambda client: client.get(experiment.KIND, "default", result["experiment"]))
     assert created["metadata"]["labels"]["team"] == "nlp"
-    assert created["metadata"]["labels"]["task_id"] == "model"
+    assert created["metadata"]["labels"]["dag_id"] == "dag"
 
 
 def test_a_worker_lost_after_create_adopts_the_running_experiment(kubeconfig, run, ask):
     operator = tune(kubeconfig, trainer_args={"nap": 1})
-    with pytest.raises(TaskDeferred):
-        operator.execute(run.context(operator))
-    result = run.complete(tune(kubeconfig, trainer_args={"nap": 1}), try_number=2)
-    found, _ = ask(lambda client: client.list_all(experiment.KIND, "default", label_selector=_mine(run, "tune")))
+    run.defer(operator)
+    result = run.complete(tune(kubeconfig, trainer_args={"nap": 1}))
+    found, _ = ask(lambda client: client.list_all(experiment.KIND, "default", label_selector=_mine(run)))
     assert [item["metadata"]["name"] for item in found] == [result["experiment"]]
 
 
 def test_a_finished_experiment_whose_result_was_not_delivered_is_used(kubeconfig, run, ask):
     operator = tune(kubeconfig)
-    with pytest.raises(TaskDeferred) as deferred:
-        operator.execute(run.context(operator))
-    asyncio.run(deferred.value.trigger.wait())
-    result = run.complete(tune(kubeconfig), try_number=2)
+    trigger = run.defer(operator)
+    asyncio.run(trigger.wait())
+    result = run.complete(tune(kubeconfig))
     assert run.deferrals == 0
-    assert result["experiment"] == deferred.value.trigger.name
+    assert result["experiment"] == trigger.name
 
 
 def test_a_cleared_task_starts_afresh_after_its_result_was_delivered(kubeconfig, run):
     first = run.complete(tune(kubeconfig))
     run.clear()
-    second = run.complete(tune(kubeconfig), try_number=2)
+    second = run.complete(tune(kubeconfig))
     assert second["experiment"] != first["experiment"]
     assert second["experiment"].endswith("-2")
 
 
 def test_a_result_whose_worker_died_before_it_was_stored_is_delivered_again(kubeconfig, run):
     first = run.complete(tune(kubeconfig))
-    assert run.complete(tune(kubeconfig), try_number=2) == first
+    assert run.complete(tune(kubeconfig)) == first
 
 
 def test_a_foreign_object_of_our_name_is_refused(kubeconfig, run, ask):
     manifest = raw_experiment(LOSS)
-    name = object_name("dag", "tune", run.run_id, -1, 1)
+    name = object_name("dag", "task", run.run_id, -1, 1)
     manifest["metadata"] |= {
         "name": name,
         "namespace": "default",
@@ -203,7 +204,7 @@ def test_five_mistakes_are_one_error_before_anything_is_created(kubeconfig, run,
     message = str(caught.value)
     assert "5 mistakes" in message
     assert all(f"parameters.{name}" in message or name in message for name in parameters)
-    found, _ = ask(lambda client: client.list_all(experiment.KIND, "default", label_selector=_mine(run, "tune")))
+    found, _ = ask(lambda client: client.list_all(experiment.KIND, "default", label_selector=_mine(run)))
     assert found == []
 
 
@@ -283,15 +284,18 @@ def test_a_fine_tune_as_pytorch_job_runs_master_and_worker(kubeconfig, run, ask)
         model="/models/tiny",
         dataset="/data",
         output_uri="/models/final",
+        trainer_args={"nap": 1},
         job_options={"job_kind": "PyTorchJob", "num_nodes": 2},
         kubernetes_conn_id=None,
         config_file=kubeconfig,
     )
+    trigger = run.defer(operator)
+    selector = pytorch_job.pod_selector(trigger.name)
+    roles: set[str] = set()
+    while roles != {"master", "worker"}:
+        pods, _ = ask(lambda client: client.list_all(pod.KIND, "default", label_selector=selector))
+        roles = {item["metadata"]["labels"]["training.kubeflow.org/replica-type"] for item in pods}
     result = run.complete(operator)
-    pods, _ = ask(
-        lambda client: client.list_all(pod.KIND, "default", label_selector=pytorch_job.pod_selector(result["job"]))
-    )
-    assert len(pods) >= 1
     assert result["metrics"] == {"eval_loss": 1.0}
 
 
@@ -314,29 +318,152 @@ def test_a_deadline_ends_the_wait_and_deletes_the_experiment(kubeconfig, run, as
     operator = tune(kubeconfig, trainer_args={"nap": 60}, wait_timeout=timedelta(seconds=2))
     with pytest.raises(WaitTimeoutError):
         run.complete(operator)
-    found, _ = ask(lambda client: client.list_all(experiment.KIND, "default", label_selector=_mine(run, "tune")))
+    found, _ = ask(lambda client: client.list_all(experiment.KIND, "default", label_selector=_mine(run)))
     assert [item for item in found if "deletionTimestamp" not in item["metadata"]] == []
 
 
 def test_an_experiment_deleted_under_the_task_is_told(kubeconfig, run, ask):
     operator = tune(kubeconfig, trainer_args={"nap": 60})
-    with pytest.raises(TaskDeferred) as deferred:
-        operator.execute(run.context(operator))
-    trigger = deferred.value.trigger
+    trigger = run.defer(operator)
     ask(lambda client: client.delete(experiment.KIND, "default", trigger.name))
     outcome = asyncio.run(trigger.wait())
     event = outcome.to_event(trigger.name, trigger.namespace, trigger.uid)
     with pytest.raises(OutcomeError, match="deleted"):
-        operator.execute_complete(run.context(operator), event)
+        operator.execute_complete(run.context(), event)
 
 
-def test_killing_the_task_deletes_what_it_created(kubeconfig, run, ask):
-    operator = tune(kubeconfig, trainer_args={"nap": 60})
-    with pytest.raises(TaskDeferred) as deferred:
-        operator.execute(run.context(operator))
-    operator.on_kill()
-    gone = ask(lambda client: client.find(experiment.KIND, "default", deferred.value.trigger.name))
+@pytest.mark.parametrize(("action", "left"), [("delete", False), ("keep", True)])
+def test_a_kill_in_the_middle_of_a_worker_s_wait_deletes_what_the_task_created(kubeconfig, run, ask, action, left):
+    operator = tune(kubeconfig, trainer_args={"nap": 2}, deferrable=False, on_kill_action=action)
+    # Airflow calls on_kill from its handler of SIGTERM, on the thread that waits.
+    signal.signal(signal.SIGALRM, lambda *_: operator.on_kill())
+    signal.setitimer(signal.ITIMER_REAL, 1.0)
+    try:
+        with nullcontext() if left else pytest.raises(OutcomeError, match="deleted"):
+            operator.execute(run.new_try())
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    found, _ = ask(lambda client: client.list_all(experiment.KIND, "default", label_selector=_mine(run)))
+    assert bool([item for item in found if "deletionTimestamp" not in item["metadata"]]) == left
+
+
+@pytest.mark.parametrize(
+    ("error", "tries", "left"),
+    [("Trigger failure", 1, True), ("Trigger failure", 2, False), ("Trigger timeout", 1, False)],
+)
+def test_a_lost_trigger_leaves_the_object_only_to_a_retry(kubeconfig, run, ask, error, tries, left):
+    operator = tune(kubeconfig, trainer_args={"nap": 30})
+    for _ in range(tries):
+        trigger = run.defer(operator)
+    with pytest.raises((TaskDeferralError, TaskDeferralTimeout)):
+        operator.resume_execution("__fail__", {"error": error}, run.context())
+    found = ask(lambda client: client.find(experiment.KIND, "default", trigger.name))
+    assert (found is not None and "deletionTimestamp" not in found["metadata"]) == left
+    ask(lambda client: client.delete(experiment.KIND, "default", trigger.name))
+
+
+def test_changed_arguments_replace_what_still_runs_for_the_old_ones(kubeconfig, run, ask):
+    old = run.defer(tune(kubeconfig, trainer_args={"nap": 30}))
+    result = run.complete(tune(kubeconfig, trainer_args={"nap": 0}))
+    assert result["experiment"] != old.name
+    gone = ask(lambda client: client.find(experiment.KIND, "default", old.name))
     assert gone is None or "deletionTimestamp" in gone["metadata"]
+
+
+def test_another_run_of_the_same_name_does_not_get_the_old_result(kubeconfig, run):
+    first = run.complete(tune(kubeconfig))
+    run.run_after += timedelta(seconds=1)
+    assert run.complete(tune(kubeconfig))["experiment"] != first["experiment"]
+
+
+def test_an_experiment_whose_trials_all_diverged_fails_and_a_retry_starts_another(kubeconfig, run, ask):
+    operator = tune(kubeconfig, trainer_args={"diverge": True})
+    for attempt in (1, 2):
+        with pytest.raises(ExperimentFailedError, match="lower the range"):
+            run.complete(operator)
+        found, _ = ask(lambda client: client.list_all(experiment.KIND, "default", label_selector=_mine(run)))
+        assert len(found) == attempt
+
+
+def test_tasks_of_one_mapped_task_have_objects_of_their_own(kubeconfig, run):
+    results = []
+    for run.map_index in (0, 1):
+        run.try_number = 0
+        results.append(run.complete(tune(kubeconfig)))
+    assert results[0]["experiment"] != results[1]["experiment"]
+
+
+def test_a_manifest_file_is_loaded_and_templated(kubeconfig, run, ask, tmp_path):
+    manifest = raw_experiment(LOSS)
+    manifest["metadata"]["labels"]["run"] = "{{ run_id }}"
+    (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(manifest))
+    with DAG("dag", schedule=None, template_searchpath=[str(tmp_path)]):
+        operator = KatibExperimentOperator(
+            task_id="task", experiment="experiment.yaml", kubernetes_conn_id=None, config_file=kubeconfig
+        )
+    result = run.complete(operator)
+    created = ask(lambda client: client.get(experiment.KIND, "default", result["experiment"]))
+    assert created["metadata"]["labels"]["run"] == run.run_id
+
+
+def test_a_manifest_file_that_does_not_exist_is_told(kubeconfig, run):
+    operator = KatibExperimentOperator(task_id="task", experiment="none.yaml", config_file=kubeconfig)
+    with pytest.raises(AirflowFailException, match=r"none\.yaml.*does not exist"):
+        run.complete(operator)
+
+
+def test_a_path_inside_a_manifest_is_no_template_file(kubeconfig, run):
+    manifest = raw_experiment("test -n /etc/some.json && " + LOSS)
+    container = manifest["spec"]["trialTemplate"]["trialSpec"]["spec"]["template"]["spec"]["containers"][0]
+    container["env"] = [{"name": "CONFIG", "value": "/etc/cfg.json"}]
+    operator = KatibExperimentOperator(
+        task_id="task", experiment=manifest, kubernetes_conn_id=None, config_file=kubeconfig
+    )
+    assert run.complete(operator)["counts"]["succeeded"] == 2
+
+
+def test_the_namespace_of_a_manifest_counts_and_must_not_contradict_the_argument(kubeconfig, run):
+    manifest = raw_experiment(LOSS)
+    manifest["metadata"]["namespace"] = "default"
+    operator = KatibExperimentOperator(
+        task_id="task", experiment=manifest, namespace="other", kubernetes_conn_id=None, config_file=kubeconfig
+    )
+    with pytest.raises(AirflowFailException, match="`namespace`='other'"):
+        run.complete(operator)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [({"on_kill_action": "keep_pod"}, "on_kill_action"), ({"wait_timeout": 3600}, "wait_timeout")],
+)
+def test_a_wrong_lifecycle_argument_is_told_before_anything_is_created(kubeconfig, run, ask, changes, named):
+    with pytest.raises(AirflowFailException, match=named):
+        run.complete(tune(kubeconfig, **changes))
+    found, _ = ask(lambda client: client.list_all(experiment.KIND, "default", label_selector=_mine(run)))
+    assert found == []
+
+
+def test_a_deadline_gives_airflow_a_later_one_for_a_trigger_that_never_runs(kubeconfig, run):
+    operator = tune(kubeconfig, trainer_args={"nap": 30}, execution_timeout=timedelta(seconds=60))
+    with pytest.raises(TaskDeferred) as deferred:
+        operator.execute(run.new_try())
+    assert timedelta(seconds=100) < deferred.value.timeout < timedelta(seconds=200)
+    operator.on_kill()
+
+
+def test_hyperparameters_that_an_upstream_task_did_not_return_are_a_mistake(kubeconfig, run):
+    operator = FineTuneLLMOperator(
+        task_id="task",
+        model="/m",
+        dataset="/d",
+        output_uri="/o",
+        hyperparameters={"learning_rate": 0.1},
+        config_file=kubeconfig,
+    )
+    operator.hyperparameters = None  # what a missing XCom renders to
+    with pytest.raises(AirflowFailException, match="`hyperparameters`=None"):
+        operator.execute(run.new_try())
 
 
 def test_an_unreachable_api_server_is_one_clear_error(tmp_path, run):
@@ -365,11 +492,8 @@ def test_a_kubeconfig_that_does_not_exist_is_named(run):
         run.complete(tune("/no/such/kubeconfig"))
 
 
-def _mine(run: Any, task_id: str) -> str:
-    return (
-        "airflow-llmtune/identity="
-        + owner_labels("dag", task_id, run.run_id, run.map_index, 1)["airflow-llmtune/identity"]
-    )
+def _mine(run: Any) -> str:
+    return identity_selector("dag", "task", run.run_id, run.map_index)
 
 
 def test_a_job_that_is_gone_before_it_finished_is_told(kubeconfig, run, ask):
@@ -382,7 +506,6 @@ def test_a_job_that_is_gone_before_it_finished_is_told(kubeconfig, run, ask):
         kubernetes_conn_id=None,
         config_file=kubeconfig,
     )
-    with pytest.raises(TaskDeferred) as deferred:
-        operator.execute(run.context(operator))
-    ask(lambda client: client.delete(job.KIND, "default", deferred.value.trigger.name))
-    assert asyncio.run(deferred.value.trigger.wait()).reason == "ObjectDeleted"
+    trigger = run.defer(operator)
+    ask(lambda client: client.delete(job.KIND, "default", trigger.name))
+    assert asyncio.run(trigger.wait()).reason == "ObjectDeleted"

@@ -53,6 +53,8 @@ class Faults:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._faults: list[Fault] = []
+        self.injected = 0
+        """How many requests have been spoilt so far."""
 
     def add(
         self,
@@ -99,8 +101,9 @@ class Faults:
         """The first fault for a request; it is used up by that."""
         with self._lock:
             for fault in self._faults:
-                if fault.method in {"", method} and fault.path.search(target) and (is_watch or not fault.cut_watch):
+                if fault.matches(method, target, is_watch=is_watch):
                     fault.times -= 1
+                    self.injected += 1
                     if fault.times <= 0:
                         self._faults.remove(fault)
                     return fault
