@@ -32,7 +32,7 @@ check: $(STAMP)  ## formatting, lint, types, import directions
 test: check  ## every test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-build: $(STAMP)  ## the wheel and the sdist
+build: $(STAMP)  ## the wheel
 	$(BIN)/python -m pip wheel --no-deps -w dist .
 
 clean:

@@ -18,6 +18,8 @@ from types import FrameType
 from typing import NoReturn
 
 import httpx
+import urllib3
+from kubernetes.client import ApiException
 from rich.console import Console
 
 from demo.airflow_site import USER, AirflowSite
@@ -45,7 +47,7 @@ def main() -> int:
     except KeyboardInterrupt:
         console.print("[yellow]Interrupted; everything is stopped.[/]")
         return 130
-    except (ServiceError, httpx.HTTPError) as error:
+    except (ServiceError, httpx.HTTPError, ApiException, urllib3.exceptions.HTTPError) as error:
         console.print(f"[bold red]The demo failed:[/] {error}", highlight=False)
         return 1
     finally:
@@ -130,6 +132,7 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG00
 
 
 if __name__ == "__main__":
-    # Airflow and the trainers share two cores: idle threads must sleep, not spin.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Everything here is on loopback, also where the environment names a proxy.
+    for name in ("NO_PROXY", "no_proxy"):
+        os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost"]))
     sys.exit(main())

@@ -67,7 +67,6 @@ class AirflowSite:
             **{f"AIRFLOW__{key}": value for key, value in settings.items()},
             "AIRFLOW_HOME": str(home),
             "AIRFLOW_CONN_KUBERNETES_DEFAULT": json.dumps(connection),
-            "NO_PROXY": "127.0.0.1,localhost",
             "PYTHONUNBUFFERED": "1",
         }
         self._client: httpx.Client | None = None

@@ -16,6 +16,7 @@ from demo.cluster import Cluster, metric, phase
 from demo.processes import Processes
 
 METRIC = "eval_loss"
+LEAVING_SECONDS = 8.0
 FINISHED_TRIAL = ("Succeeded", "Failed", "MetricsUnavailable", "EarlyStopped")
 
 
@@ -75,10 +76,16 @@ class Progress:
                 self._print(f"task [bold]{task_id}[/] {state} ({worker})")
 
     def _still_there(self, dag_id: str, run_id: str, instance: dict[str, Any]) -> list[int]:
-        """Return the workers left a moment later: the one that deferred the task needs that long to go."""
-        time.sleep(1)
-        states = {item["id"]: item["state"] for item in self.site.task_instances(dag_id, run_id)}
-        return worker_pids(instance["id"]) if states.get(instance["id"]) == "deferred" else []
+        """Return the workers that do not go away: the one that deferred the task needs a moment for it."""
+        deadline = time.monotonic() + LEAVING_SECONDS
+        while pids := worker_pids(instance["id"]):
+            states = {item["id"]: item["state"] for item in self.site.task_instances(dag_id, run_id)}
+            if states.get(instance["id"]) != "deferred":
+                return []
+            if time.monotonic() > deadline:
+                return pids
+            time.sleep(0.2)
+        return []
 
     def _see_trials(self, told: set[str]) -> None:
         trials = self.cluster.trials()

@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from airflow_llmtune.exceptions import InvalidSpecError
+from airflow_llmtune.operators.katib import KatibTuneLLMOperator
+from airflow_llmtune.resources import search_space as search
+from airflow_llmtune.resources.meta import Problems
 from llmtune_trainer.settings import usage
 
 ROOT = Path(__file__).parent.parent.parent
@@ -37,6 +41,23 @@ def test_the_readme_is_short():
 def test_the_trainers_reference_is_its_help():
     (block,) = re.findall(r"```text\n(.*?)```", (ROOT / "docs/reference/trainer.md").read_text(), re.DOTALL)
     assert block.strip() == usage().strip()
+
+
+def test_the_mistakes_in_the_tutorial_are_told_in_these_words():
+    (block,) = re.findall(r"```text\n(.*?)```", (ROOT / "docs/tutorial.md").read_text(), re.DOTALL)
+    operator = KatibTuneLLMOperator(
+        task_id="tune",
+        model="org/model",
+        dataset="/data",
+        parameters={"learning_rate": search.double(1, 0.1)},
+        max_trial_count=4,
+        parallel_trial_count=8,
+    )
+    problems = Problems()
+    operator.build_manifest(problems)
+    with pytest.raises(InvalidSpecError) as caught:
+        problems.raise_if_any("Task tune")
+    assert str(caught.value) == block.strip()
 
 
 def test_the_control_planes_how_to_shows_its_help():
