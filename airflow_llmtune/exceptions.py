@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 __all__ = [
     "ExperimentFailedError",
@@ -35,15 +34,15 @@ class LLMTuneError(Exception):
 
 @dataclass(frozen=True)
 class FieldError:
-    """One mistake in the input: the argument, the value it had, the rule it breaks and how to mend it."""
+    """One mistake in the input: the argument, its value as a log may show it, the rule it breaks, how to mend it."""
 
     argument: str
-    value: Any
+    shown: str
     rule: str
     fix: str
 
     def __str__(self) -> str:
-        return f"`{self.argument}`={self.value!r} {self.rule}. Fix: {self.fix}"
+        return f"`{self.argument}`={self.shown} {self.rule}. Fix: {self.fix}"
 
 
 class InvalidSpecError(LLMTuneError):

@@ -75,7 +75,11 @@ def _parse(argument: str, text: str, problems: Problems) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        problems.add(argument, text[:80], f"is neither YAML nor JSON: {error}", "mend the text at that line")
+        # Not the error's own text: it quotes the line, and that may hold a secret.
+        mark = getattr(error, "problem_mark", None)
+        where = "" if mark is None else f" at line {mark.line + 1}, column {mark.column + 1}"
+        rule = f"is neither YAML nor JSON: {getattr(error, 'problem', None) or 'unreadable'}{where}"
+        problems.add(argument, text, rule, "mend the text there")
         return None
 
 

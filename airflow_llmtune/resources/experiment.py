@@ -165,7 +165,8 @@ def _read_additional(value: Any, objective: str, problems: Problems) -> tuple[st
     if objective and objective in names:
         problems.add(argument, objective, "contains the objective metric", "leave it out here")
     if len(set(names)) < len(names):
-        problems.add(argument, value, "names a metric twice", "leave one of the two out")
+        twice = next(name for index, name in enumerate(names) if name in names[:index])
+        problems.add(argument, twice, "is listed twice", "leave one of the two out")
     return tuple(names)
 
 
@@ -257,15 +258,15 @@ def read_optimum(obj: Mapping[str, Any]) -> Optimum | None:
 
 def read_result(
     obj: Mapping[str, Any],
-    decode: Callable[[Mapping[str, str]], dict[str, Any]] | None,
+    decode: Callable[[Mapping[str, str]], dict[str, Any]],
     artifact_uri: str | None,
 ) -> dict[str, Any]:
-    """The XCom value; without ``decode`` the parameters are typed by the manifest's own parameter types."""
+    """The XCom value; ``decode`` turns Katib's texts into typed parameters."""
     optimum = read_optimum(obj)
     if optimum is None:
         raise OutcomeError(f"Experiment {obj['metadata']['name']} has no trial with a finite objective")
     return {
-        "parameters": (decode or search_space_of(obj))(optimum.assignments),
+        "parameters": decode(optimum.assignments),
         "metrics": dict(optimum.metrics),
         "trial": optimum.trial,
         "experiment": obj["metadata"]["name"],

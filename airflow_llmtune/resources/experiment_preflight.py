@@ -11,11 +11,11 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from airflow_llmtune.resources.header import check_header, check_metadata
 from airflow_llmtune.resources.meta import MAX_NAME_LENGTH, Problems, ResourceKind, finite, path
 
 __all__ = ["check"]
 
-_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _PLACEHOLDER = re.compile(r"\$\{trialParameters\.([^{}]*)\}")
 _METADATA_REFERENCE = re.compile(r"\$\{trialSpec\.(Name|Namespace|Kind|APIVersion|(Annotations|Labels)\[.+\])\}")
 _RANGES = ("int", "double")
@@ -27,7 +27,7 @@ _KINDS_WITH_CONDITIONS = ("Job", "TFJob", "PyTorchJob", "XGBoostJob", "MPIJob", 
 
 # Types of the fields that are looked at below; Katib refuses other types while it reads the manifest.
 _NUMBERS = {"maxTrialCount": int, "parallelTrialCount": int, "maxFailedTrialCount": int}
-_OBJECTIVE = {"type": str, "objectiveMetricName": str, "additionalMetricNames": [str]}
+_OBJECTIVE = {"type": str, "goal": float, "objectiveMetricName": str, "additionalMetricNames": [str]}
 _SPACE = {"min": str, "max": str, "step": str, "list": [str], "distribution": str}
 _PARAMETERS = [{"name": str, "parameterType": str, "feasibleSpace": _SPACE}]
 _TEMPLATE = {
@@ -43,7 +43,7 @@ def check(manifest: Any, kind: ResourceKind, problems: Problems) -> None:
     if not isinstance(spec, Mapping):
         problems.add("spec", spec, "is missing", f"give a whole {kind.kind} manifest")
         return
-    _check_header(manifest, kind, problems)
+    check_header(manifest, kind, MAX_NAME_LENGTH, problems)
     if _has_shape("spec.objective", spec.get("objective"), _OBJECTIVE, problems):
         _check_objective(spec.get("objective") or {}, problems)
     if not path(spec, "algorithm", "algorithmName"):
@@ -84,6 +84,9 @@ def _check_shape(where: str, value: Any, shape: Any, problems: Problems) -> None
         problems.add(where, value, "is not text, and Katib takes nothing else here", "put it in quotes")
     elif shape is int and (not isinstance(value, int) or isinstance(value, bool)):
         problems.add(where, value, "is not an integer", "write a number without quotes")
+    elif shape is float and (isinstance(value, str) or finite(value) is None):
+        fix = "write 1.0e-3 or 0.001, not 1e-3, which YAML takes for text"
+        problems.add(where, value, "is not a finite number", fix)
     elif (shape is dict or isinstance(shape, dict)) and not isinstance(value, Mapping):
         problems.add(where, value, "is not a mapping", "give `name: value` pairs")
     elif isinstance(shape, list) and not isinstance(value, list):
@@ -92,18 +95,6 @@ def _check_shape(where: str, value: Any, shape: Any, problems: Problems) -> None
 
 def _missing(argument: str, problems: Problems, fix: str) -> None:
     problems.add(argument, None, "is missing", fix)
-
-
-def _check_header(manifest: Mapping[str, Any], kind: ResourceKind, problems: Problems) -> None:
-    for key, expected in (("apiVersion", kind.api_version), ("kind", kind.kind)):
-        if manifest.get(key) != expected:
-            problems.add(key, manifest.get(key), f"is not {expected}", f"write {expected}")
-    name = path(manifest, "metadata", "name")
-    if name is None:
-        return
-    if not isinstance(name, str) or not _NAME.fullmatch(name) or len(name) > MAX_NAME_LENGTH:
-        rule = f"is not a name of at most {MAX_NAME_LENGTH} characters a-z, 0-9, `-`, starting with a letter"
-        problems.add("metadata.name", name, rule, "shorten it, or leave it out")
 
 
 def _check_objective(objective: Mapping[str, Any], problems: Problems) -> None:
@@ -232,6 +223,7 @@ def _check_trial_spec(spec: Mapping[str, Any], declared: set[str], container: An
     for key in ("apiVersion", "kind"):
         if not spec.get(key):
             _missing(f"{where}.{key}", problems, "say what kind of job runs a trial")
+    check_metadata(f"{where}.metadata", spec.get("metadata"), problems)
     for key in ("name", "namespace"):
         if path(spec, "metadata", key):
             problems.add(f"{where}.metadata.{key}", spec["metadata"][key], "is set by Katib", "leave it out")
@@ -244,7 +236,8 @@ def _check_trial_spec(spec: Mapping[str, Any], declared: set[str], container: An
         problems.add(where, "${trialParameters." + name + "}", rule, "declare it, or mend its name")
     names = list(_container_names(spec))
     if container and names and container not in names:
-        rule = f"is the name of no container of the trialSpec ({', '.join(map(str, names))})"
+        listed = ", ".join(name for name in names if isinstance(name, str))
+        rule = f"is the name of no container of the trialSpec ({listed})"
         problems.add("spec.trialTemplate.primaryContainerName", container, rule, "name one of them")
 
 

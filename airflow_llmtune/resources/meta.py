@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from airflow_llmtune.exceptions import FieldError, InvalidSpecError
+from airflow_llmtune.resources.redaction import shown
 
 __all__ = [
     "ATTEMPT_LABEL",
@@ -241,7 +242,7 @@ class Problems:
         self.errors: list[FieldError] = []
 
     def add(self, argument: str, value: Any, rule: str, fix: str) -> None:
-        self.errors.append(FieldError(argument, value, rule, fix))
+        self.errors.append(FieldError(argument, shown(argument, value), rule, fix))
 
     def raise_if_any(self, subject: str) -> None:
         if self.errors:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from airflow_llmtune.resources.environment import check_entries
+from airflow_llmtune.resources.header import check_metadata
 from airflow_llmtune.resources.meta import did_you_mean
 
 if TYPE_CHECKING:
@@ -23,33 +25,46 @@ _MERGE_KEYS = {
 
 
 def check_override(where: str, override: Mapping[str, Any], primary: str, problems: Problems) -> None:
-    for key in (key for key in override if key not in ("metadata", "spec")):
-        fix = did_you_mean(key, ("metadata", "spec"))
-        problems.add(f"{where}.{key}", override[key], "is no part of a pod template", fix)
-    before = len(problems.errors)
-    _check_entries(where, override, problems)
-    spec = override.get("spec")
-    if len(problems.errors) > before or not isinstance(spec, Mapping):
-        return
-    for container in spec.get("containers") or []:
-        if container["name"] != primary and not container.get("image"):
-            rule = f"is neither the trainer's container {primary} nor one with an image of its own"
-            problems.add(f"{where}.spec.containers", container["name"], rule, f"call it {primary}")
-
-
-def _check_entries(where: str, node: Any, problems: Problems) -> None:
-    if isinstance(node, list):
-        for index, entry in enumerate(node):
-            _check_entries(f"{where}[{index}]", entry, problems)
-    if not isinstance(node, Mapping):
-        return
-    for key, value in node.items():
-        by = _MERGE_KEYS.get(key)
-        named = isinstance(value, list) and all(isinstance(entry, Mapping) and entry.get(by) for entry in value)
-        if by is not None and not named:
-            problems.add(f"{where}.{key}", value, f"is not a list of entries with `{by}`", f"give each its `{by}`")
+    for key, value in override.items():
+        if key not in ("metadata", "spec"):
+            fix = did_you_mean(key, ("metadata", "spec"))
+            problems.add(f"{where}.{key}", value, "is no part of a pod template", fix)
+        elif not isinstance(value, Mapping):
+            problems.add(f"{where}.{key}", value, "is not a mapping", "give a dict such as {'name': 'value'}")
+        elif key == "metadata":
+            check_metadata(f"{where}.metadata", value, problems)
         else:
-            _check_entries(f"{where}.{key}", value, problems)
+            _check_spec(f"{where}.spec", value, primary, problems)
+
+
+def _check_spec(where: str, spec: Mapping[str, Any], primary: str, problems: Problems) -> None:
+    _are_named(where, spec, "volumes", problems)
+    for key in ("containers", "initContainers"):
+        containers = spec.get(key, []) if _are_named(where, spec, key, problems) else []
+        for index, container in enumerate(containers):
+            _check_container(f"{where}.{key}[{index}]", container, problems)
+            if key == "containers" and container["name"] != primary and not container.get("image"):
+                rule = f"is neither the trainer's container {primary} nor one with an image of its own"
+                problems.add(f"{where}.{key}", container["name"], rule, f"call it {primary}")
+
+
+def _check_container(where: str, container: Mapping[str, Any], problems: Problems) -> None:
+    _are_named(where, container, "volumeMounts", problems)
+    if _are_named(where, container, "env", problems):
+        check_entries(f"{where}.env", container.get("env", []), problems)
+
+
+def _are_named(where: str, node: Mapping[str, Any], key: str, problems: Problems) -> bool:
+    """Whether the entries of a list can be told apart; so can those of a list that is not there."""
+    by, entries = _MERGE_KEYS[key], node.get(key, [])
+    if isinstance(entries, list) and all(isinstance(entry, Mapping) and _is_text(entry.get(by)) for entry in entries):
+        return True
+    problems.add(f"{where}.{key}", entries, f"is not a list of entries with `{by}`", f"give each its `{by}`")
+    return False
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
 
 
 def merge(base: Any, override: Any, key: str = "") -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
+from airflow_llmtune.resources.header import check_header
 from airflow_llmtune.resources.meta import Outcome, Problems, ResourceKind, condition, path
 
 __all__ = [
@@ -28,7 +29,6 @@ PRIMARY_POD_LABELS = {"training.kubeflow.org/job-role": "master"}
 SUCCESS_CONDITION = 'status.conditions.#(type=="Succeeded")#|#(status=="True")#'
 FAILURE_CONDITION = 'status.conditions.#(type=="Failed")#|#(status=="True")#'
 
-_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 # Pods and services are called `<name>-worker-<index>` and have to fit a DNS label of 63.
 _MAX_NAME_LENGTH = 63 - len("-worker-00")
 _ROLES = ("Master", "Worker")
@@ -92,7 +92,7 @@ def check_manifest(manifest: Any, problems: Problems) -> None:
         rule = "is missing or empty"
         problems.add("spec.pytorchReplicaSpecs", replicas, rule, f"give a whole {KIND.kind} manifest with a Master")
         return
-    _check_header(manifest, problems)
+    check_header(manifest, KIND, _MAX_NAME_LENGTH, problems)
     for role, spec in replicas.items():
         where = f"spec.pytorchReplicaSpecs.{role}"
         if problems.choice(where, role, _ROLES) is not None:
@@ -104,16 +104,6 @@ def check_manifest(manifest: Any, problems: Problems) -> None:
         problems.add("spec.nprocPerNode", processes, "is not text", f"put it in quotes: '{processes}'")
     if path(manifest, "spec", "elasticPolicy") is not None and "Worker" not in replicas:
         problems.add("spec.elasticPolicy", "…", "needs a Worker", "add one, or leave elasticPolicy out")
-
-
-def _check_header(manifest: Mapping[str, Any], problems: Problems) -> None:
-    for key, expected in (("apiVersion", KIND.api_version), ("kind", KIND.kind)):
-        if manifest.get(key) != expected:
-            problems.add(key, manifest.get(key), f"is not {expected}", f"write {expected}")
-    name = path(manifest, "metadata", "name")
-    if name is not None and (not _NAME.fullmatch(str(name)) or len(name) > _MAX_NAME_LENGTH):
-        rule = f"is not a name of at most {_MAX_NAME_LENGTH} characters a-z, 0-9 and `-`, starting with a letter"
-        problems.add("metadata.name", name, rule, "shorten it, or leave it out")
 
 
 def _check_replica(where: str, role: str, spec: Any, problems: Problems) -> None:
@@ -128,9 +118,8 @@ def _check_replica(where: str, role: str, spec: Any, problems: Problems) -> None
     containers = containers if isinstance(containers, list) else []
     trainers = [container for container in containers if path(container, "name") == CONTAINER]
     if not trainers:
-        names = [path(container, "name") for container in containers]
         rule = f"has no container called {CONTAINER}"
-        problems.add(f"{where}.template.spec.containers", names, rule, "call the one that trains so")
+        problems.add(f"{where}.template.spec.containers", containers, rule, "call the one that trains so")
     for container in trainers:
         if not container.get("image"):
             problems.add(f"{where}.template.spec.containers", CONTAINER, "has no image", "give it one")

@@ -26,7 +26,6 @@ def mount_path(claim: str) -> str:
 class Source:
     """``flag`` is what the trainer is told; a ``claim`` has to be mounted for it."""
 
-    address: str
     flag: str
     revision: str | None = None
     claim: str | None = None
@@ -40,11 +39,11 @@ class Source:
             text = text.rstrip("/") or text
             if claimed := _CLAIM.fullmatch(text):
                 claim = claimed["claim"]
-                return cls(text, mount_path(claim) + (claimed["path"] or ""), claim=claim)
+                return cls(mount_path(claim) + (claimed["path"] or ""), claim=claim)
             if _PATH.fullmatch(text) or _S3.fullmatch(text):
-                return cls(text, text)
+                return cls(text)
             if hub and (found := _HUB.fullmatch(text)) and (revision or not found["revision"]):
-                return cls(text, f"hf://{found['name']}", revision=found["revision"])
+                return cls(f"hf://{found['name']}", revision=found["revision"])
         name = "org/name[@revision]" if revision else "org/name"
         fix = f"give {_FORMS}" + (f", hf://{name} or {name}" if hub else "")
         problems.add(argument, text, "is no address that the trainer can reach", fix)

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_llmtune.resources import job, pytorch_job
+from airflow_llmtune.resources.environment import read_env, refuse_secret
 from airflow_llmtune.resources.meta import Problems, did_you_mean, text_of
 from airflow_llmtune.resources.pod_override import check_override
+from airflow_llmtune.resources.redaction import is_secret
 from airflow_llmtune.resources.source import Source
 
 __all__ = ["OUTPUT_FLAG", "RESERVED_FLAGS", "TRAINER_IMAGE", "TrainerSpec", "read_flags", "read_options"]
@@ -30,16 +32,10 @@ _JOB_KINDS = (job.KIND.kind, pytorch_job.KIND.kind)
 # Six hours. Without a deadline an image that cannot be pulled keeps its trial and the task waiting for ever.
 _DEADLINE = 6 * 60 * 60
 _TTL = 24 * 60 * 60
-# Katib starts a trial again when its job is gone before it has seen the end.
-_LEAST_TTL = 60
+# A task that waits for a worker, and Katib, which starts a trial again whose job is gone, must still find the end.
+_LEAST_TTL = 60 * 60
 
 _FLAG_NAME = re.compile(r"[a-z][a-z0-9_]*")
-_ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SECRET_NAME = re.compile(
-    r"(TOKEN|SECRET|SECRETS|PASSWORD|PASSWD|CREDENTIALS?)(_|$)|(ACCESS|API|PRIVATE|SECRET)_?KEY",
-    re.IGNORECASE,
-)
-_SPECIAL_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token")
 _QUANTITY = re.compile(r"(?P<number>\d+(\.\d+)?|\.\d+)(?P<unit>m|[kMGTPE]|[KMGTPE]i|[eE]\d+)?")
 _UNITS = {"": 1.0, "m": 1e-3} | {
     prefix + suffix: base**power
@@ -47,7 +43,6 @@ _UNITS = {"": 1.0, "m": 1e-3} | {
     for power, prefix in enumerate("kMGTPE" if not suffix else "KMGTPE", 1)
 }
 _RESOURCES = ("cpu", "memory", "gpu", "ephemeral-storage")
-_ENV_SOURCES = ("secretKeyRef", "configMapKeyRef", "fieldRef", "resourceFieldRef")
 
 
 @dataclass(frozen=True)
@@ -115,19 +110,13 @@ class TrainerSpec:
             claims=_claims(base, data, output),
             resources=limits,
             threads=None if cpus is None else max(1, int(cpus / options["num_procs_per_node"])),
-            env=_read_env(env, problems),
+            env=read_env(env, problems),
             **options,
         )
 
     @property
     def primary_container(self) -> str:
         return _primary_container(self.job_kind)
-
-    def artifact_uri(self, trial: str | None = None) -> str | None:
-        """Where a run leaves its adapter; each trial has a folder of its own."""
-        if self.output is None:
-            return None
-        return f"{self.output.address}/{trial}" if trial else self.output.address
 
 
 def _source_flags(model: Source | None, dataset: Source | None) -> dict[str, str]:
@@ -151,8 +140,8 @@ def _claims(model: Source | None, dataset: Source | None, output: Source | None)
 # --- settings of the trainer --------------------------------------------------------------------------------
 
 
-def read_flags(argument: str, given: Any, problems: Problems) -> dict[str, str]:
-    """Settings as the texts that the trainer casts again; None leaves a setting to the trainer."""
+def read_flags(argument: str, given: Any, problems: Problems, *, none_is_default: bool = True) -> dict[str, str]:
+    """Settings as the texts that the trainer casts again; None leaves a setting to the trainer, or is a mistake."""
     flags = {}
     for name, value in problems.mapping(argument, given).items():
         where = f"{argument}.{name}"
@@ -160,8 +149,10 @@ def read_flags(argument: str, given: Any, problems: Problems) -> dict[str, str]:
             problems.add(where, name, "is not a setting's name", "use a-z, 0-9 and `_`, starting with a letter")
         elif name in RESERVED_FLAGS:
             problems.add(where, value, "has an argument of its own", f"use `{RESERVED_FLAGS[name]}`")
-        elif _is_secret(name) and name not in _SPECIAL_TOKENS:
-            _refuse_secret(where, problems)
+        elif is_secret(name, value):
+            refuse_secret(where, value, problems)
+        elif value is None and not none_is_default:
+            problems.add(where, value, "has no value", "did the upstream task return it?")
         elif value is not None and (text := _flag_text(where, value, problems)) is not None:
             flags[name] = text
     return flags
@@ -179,47 +170,6 @@ def _flag_text(where: str, value: Any, problems: Problems) -> str | None:
     if "${trialParameters" in text or "\0" in text:
         problems.add(where, value, "contains what Katib would replace", "search the setting in `parameters`")
     return text
-
-
-# --- environment --------------------------------------------------------------------------------------------
-
-
-def _read_env(given: Any, problems: Problems) -> dict[str, str | Mapping[str, Any]]:
-    env: dict[str, str | Mapping[str, Any]] = {}
-    for name, value in problems.mapping("env", given).items():
-        where = f"env.{name}"
-        if not _ENV_NAME.fullmatch(name):
-            problems.add(where, name, "is not a variable's name", "use letters, digits and `_`, no digit first")
-        elif isinstance(value, Mapping):
-            _check_env_source(where, value, problems)
-            env[name] = dict(value)
-        elif not isinstance(value, str | bool | int | float):
-            problems.add(where, value, "is not a text", "give a text, or {'secretKeyRef': {'name': …, 'key': …}}")
-        elif _is_secret(name):
-            _refuse_secret(where, problems)
-        else:
-            env[name] = text_of(value)
-    return env
-
-
-def _check_env_source(where: str, source: Mapping[str, Any], problems: Problems) -> None:
-    if len(source) != 1 or (kind := next(iter(source))) not in _ENV_SOURCES:
-        rule = "is not exactly one of " + ", ".join(_ENV_SOURCES)
-        problems.add(where, sorted(source), rule, "give such as {'secretKeyRef': {'name': …, 'key': …}}")
-    elif kind in ("secretKeyRef", "configMapKeyRef"):
-        for key in ("name", "key"):
-            if not isinstance(source[kind], Mapping) or not source[kind].get(key):
-                problems.add(f"{where}.{kind}.{key}", None, "is missing", f"give the {key}")
-
-
-def _is_secret(name: str) -> bool:
-    return _SECRET_NAME.search(name) is not None
-
-
-def _refuse_secret(where: str, problems: Problems) -> None:
-    # The value itself must not reach the log in which this error ends.
-    fix = "put it in a Kubernetes Secret, and give `env` {'secretKeyRef': {'name': …, 'key': …}}"
-    problems.add(where, "***", "looks like a secret and would be readable in the manifest", fix)
 
 
 # --- resources ----------------------------------------------------------------------------------------------
@@ -311,4 +261,15 @@ def _read_option(where: str, name: str, value: Any, problems: Problems) -> Any:
             return value
         problems.add(where, value, "is not a name", "give the service account's name, or leave it out")
         return None
-    return problems.integer(where, value, at_least=_LEAST_TTL if name == "ttl_seconds_after_finished" else 1)
+    if name == "ttl_seconds_after_finished":
+        return _read_ttl(where, value, problems)
+    return problems.integer(where, value, at_least=1)
+
+
+def _read_ttl(where: str, value: Any, problems: Problems) -> int | None:
+    seconds = problems.integer(where, value)
+    if seconds is not None and seconds < _LEAST_TTL:
+        rule = f"is less than {_LEAST_TTL}: the job may be gone before a worker has read its end"
+        problems.add(where, value, rule, f"give {_LEAST_TTL} or more, or None for no limit")
+        return None
+    return seconds

@@ -70,7 +70,7 @@ def training_manifest(
     problems: Problems,
 ) -> dict[str, Any]:
     """The same trainer as one Job or PyTorchJob; mistakes in ``hyperparameters`` go to ``problems``."""
-    chosen = read_flags("hyperparameters", hyperparameters, problems)
+    chosen = read_flags("hyperparameters", hyperparameters, problems, none_is_default=False)
     for flag in sorted(chosen.keys() & spec.flags.keys()):
         rule = "is also set by `trainer_args`"
         problems.add(f"hyperparameters.{flag}", chosen[flag], rule, "leave it out of one of the two")

@@ -413,6 +413,14 @@ def test_a_manifest_file_that_does_not_exist_is_told(kubeconfig, run):
         run.complete(operator)
 
 
+def test_a_manifest_that_is_no_yaml_is_told_without_its_text(kubeconfig, run):
+    text = "spec:\n  env: {HF_TOKEN: hf_SECRET\n"
+    operator = KatibExperimentOperator(task_id="task", experiment=text, config_file=kubeconfig)
+    with pytest.raises(AirflowFailException, match=r"neither YAML nor JSON.*line 2") as caught:
+        run.complete(operator)
+    assert "hf_SECRET" not in str(caught.value)
+
+
 def test_a_path_inside_a_manifest_is_no_template_file(kubeconfig, run):
     manifest = raw_experiment("test -n /etc/some.json && " + LOSS)
     container = manifest["spec"]["trialTemplate"]["trialSpec"]["spec"]["template"]["spec"]["containers"][0]

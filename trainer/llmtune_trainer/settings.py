@@ -181,7 +181,9 @@ def usage() -> str:
 
 
 def _shown(default: Any) -> str:
-    return {None: "none", True: "true", False: "false"}.get(default, str(default))
+    if default is None:
+        return "none"
+    return str(default).lower() if isinstance(default, bool) else str(default)
 
 
 def _example(option: Field[Any]) -> str:

@@ -65,7 +65,7 @@ def test_three_failed_trials_end_an_experiment_unless_told_otherwise(trials: int
         ({"additional_metric_names": "train_loss"}, "additional_metric_names", "is not a list"),
         ({"additional_metric_names": ["a b"]}, "additional_metric_names[0]", "is not a metric name"),
         ({"additional_metric_names": ["eval_loss"]}, "additional_metric_names", "contains the objective"),
-        ({"additional_metric_names": ["a", "a"]}, "additional_metric_names", "names a metric twice"),
+        ({"additional_metric_names": ["a", "a"]}, "additional_metric_names", "is listed twice"),
         ({"algorithm_name": "radnom"}, "algorithm_name", "is not known"),
         ({"algorithm_settings": "x"}, "algorithm_settings", "is not a mapping"),
         ({"algorithm_settings": {"random_state": [1]}}, "algorithm_settings.random_state", "is not a text"),
@@ -224,7 +224,7 @@ def test_an_objective_without_a_finite_value_is_no_optimum(text: str) -> None:
     outcome = experiment.read_outcome(obj)
     assert (outcome.phase, outcome.reason) == ("Failed", "NoUsableTrial")
     with pytest.raises(OutcomeError, match="demo has no trial with a finite objective"):
-        experiment.read_result(obj, None, None)
+        experiment.read_result(obj, experiment.search_space_of(obj), None)
 
 
 def test_min_falls_back_to_latest_as_in_katib() -> None:
@@ -236,7 +236,7 @@ def test_min_falls_back_to_latest_as_in_katib() -> None:
 
 def test_the_result_is_plain_json() -> None:
     obj = with_best(BEST)
-    result = experiment.read_result(obj, None, "/artifacts/x")
+    result = experiment.read_result(obj, experiment.search_space_of(obj), "/artifacts/x")
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert result.keys() == {
         "parameters", "metrics", "trial", "experiment", "namespace", "counts", "artifact_uri",

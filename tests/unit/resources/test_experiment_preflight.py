@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -98,8 +99,18 @@ CONTAINER = f"{TEMPLATE}.trialSpec.spec.template.spec.containers.0"
         ("spec", GONE, "spec", "is missing"),
         ("metadata.name", "x" * 41, "metadata.name", "at most 40"),
         ("metadata.name", "1x", "metadata.name", "starting with a letter"),
+        ("metadata", ["x"], "metadata", "is not a mapping"),
+        ("metadata", "", "metadata", "is not a mapping"),
+        ("metadata.labels", [], "metadata.labels", "is not a mapping"),
+        ("metadata.labels", {"team": 7}, "metadata.labels.team", "is no pair of texts"),
+        ("metadata.labels", {7: "nlp"}, "metadata.labels.7", "is no pair of texts"),
+        ("metadata.annotations", "a=b", "metadata.annotations", "is not a mapping"),
+        ("metadata.annotations", {"on": True}, "metadata.annotations.on", "is no pair of texts"),
         ("spec.objective", GONE, "spec.objective.objectiveMetricName", "is missing"),
         ("spec.objective.type", "min", "spec.objective.type", "is not known"),
+        ("spec.objective.goal", "1e-3", "spec.objective.goal", "is not a finite number"),
+        ("spec.objective.goal", True, "spec.objective.goal", "is not a finite number"),
+        ("spec.objective.goal", float("nan"), "spec.objective.goal", "is not a finite number"),
         ("spec.objective.objectiveMetricName", "", "spec.objective.objectiveMetricName", "is missing"),
         ("spec.objective.additionalMetricNames", ["loss"], "spec.objective.additionalMetricNames", "contains"),
         ("spec.algorithm", GONE, "spec.algorithm.algorithmName", "is missing"),
@@ -129,12 +140,31 @@ CONTAINER = f"{TEMPLATE}.trialSpec.spec.template.spec.containers.0"
         (f"{TEMPLATE}.trialParameters.0.name", "a{", "spec.trialTemplate.trialParameters[0].name", "brace"),
         (f"{TEMPLATE}.trialSpec.metadata", {"name": "x"},
          "spec.trialTemplate.trialSpec.metadata.name", "is set by Katib"),
+        (f"{TEMPLATE}.trialSpec.metadata", {"labels": {"team": None}},
+         "spec.trialTemplate.trialSpec.metadata.labels.team", "is no pair of texts"),
         (f"{TEMPLATE}.trialSpec.apiVersion", GONE, "spec.trialTemplate.trialSpec.apiVersion", "is missing"),
     ],
 )  # fmt: skip
 def test_a_mistake_in_a_manifest_is_named(path: str, value: Any, argument: str, rule: str) -> None:
     found = check(changed(path, value))
     assert any(where == argument and rule in why for where, why in found), found
+
+
+@pytest.mark.parametrize("goal", [0.001, 1, 0])
+def test_a_goal_is_a_number(goal: float) -> None:
+    assert check(changed("spec.objective.goal", goal)) == []
+
+
+def test_a_goal_that_yaml_took_for_text_is_mended_by_its_author() -> None:
+    problems = Problems()
+    experiment.check_manifest(changed("spec.objective.goal", yaml.safe_load("1e-3")), problems)
+    assert [error.fix[:24] for error in problems.errors] == ["write 1.0e-3 or 0.001, n"]
+    assert check(changed("spec.objective.goal", yaml.safe_load("1.0e-3"))) == []
+
+
+@pytest.mark.parametrize("metadata", [None, {}, {"labels": None, "annotations": {}}, {"labels": {"team": "nlp"}}])
+def test_metadata_of_an_author_may_be_short(metadata: Any) -> None:
+    assert check(changed("metadata", metadata)) == []
 
 
 def test_katibs_default_parallelism_is_a_trap() -> None:
@@ -220,7 +250,8 @@ json_values = st.recursive(
     max_leaves=4,
 )
 PATHS = [
-    "apiVersion", "metadata.name", "spec.objective", "spec.algorithm", "spec.maxTrialCount", "spec.parameters.0",
+    "apiVersion", "metadata", "metadata.name", "metadata.labels", "spec.objective.goal", f"{CONTAINER}.name",
+    "spec.objective", "spec.algorithm", "spec.maxTrialCount", "spec.parameters.0",
     "spec.parameters", LR, f"{LR}.min", f"{LR}.list", TEMPLATE, f"{TEMPLATE}.trialParameters", CONTAINER,
     f"{TEMPLATE}.trialParameters.0", f"{TEMPLATE}.trialSpec", f"{TEMPLATE}.trialSpec.spec",
     "spec.objective.additionalMetricNames", "spec.metricsCollectorSpec",

@@ -42,7 +42,7 @@ def read_experiment_status(given: JSON) -> JSON:
     read: JSON = {"outcome": [outcome.phase, outcome.reason, outcome.message]}
     read["counts"] = experiment.read_counts(given)
     if outcome.phase == "Succeeded":
-        read["result"] = experiment.read_result(given, None, None)
+        read["result"] = experiment.read_result(given, experiment.search_space_of(given), None)
     return read
 
 

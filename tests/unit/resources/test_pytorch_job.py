@@ -56,6 +56,10 @@ CONTAINERS = f"{REPLICAS}.Master.template.spec.containers"
         ("metadata.name", "1x", "metadata.name", "starting with a letter"),
         ("metadata.name", "a.b", "metadata.name", "is not a name"),
         ("metadata.name", "x" * 60, "metadata.name", "at most 53"),
+        ("metadata", ["x"], "metadata", "is not a mapping"),
+        ("metadata.labels", "x", "metadata.labels", "is not a mapping"),
+        ("metadata.labels", {"team": 7}, "metadata.labels.team", "is no pair of texts"),
+        ("metadata.annotations", {"on": True}, "metadata.annotations.on", "is no pair of texts"),
         (REPLICAS, {}, REPLICAS, "is missing or empty"),
         (f"{REPLICAS}.Launcher", {}, f"{REPLICAS}.Launcher", "is not known"),
         (f"{REPLICAS}.Master.replicas", None, f"{REPLICAS}.Master.replicas", "is not 1"),
@@ -104,7 +108,18 @@ json_values = st.recursive(
 
 
 @given(
-    st.sampled_from(["metadata.name", "spec", REPLICAS, f"{REPLICAS}.Master", CONTAINERS, "spec.nprocPerNode"]),
+    st.sampled_from(
+        [
+            "metadata",
+            "metadata.name",
+            "metadata.labels",
+            "spec",
+            REPLICAS,
+            f"{REPLICAS}.Master",
+            CONTAINERS,
+            "spec.nprocPerNode",
+        ]
+    ),
     json_values,
 )
 def test_a_manifest_of_any_shape_is_explained_and_never_crashes(path: str, value: Any) -> None:

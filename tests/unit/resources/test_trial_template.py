@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from airflow_llmtune.exceptions import InvalidSpecError
 from airflow_llmtune.resources import trial_template
 from airflow_llmtune.resources.meta import Problems
+from airflow_llmtune.resources.redaction import carries_secret
 from airflow_llmtune.resources.search_space import SearchSpace, categorical, discrete, double, integer
 from airflow_llmtune.resources.trial_template import TrainerSpec
 
@@ -82,10 +83,14 @@ def env_of(job: JSON) -> JSON:
         ({"trainer_args": {"x": {"a": 1}}}, "trainer_args.x", "is not a text, number"),
         ({"trainer_args": {"x": ["a,b", "c"]}}, "trainer_args.x", "has a comma"),
         ({"trainer_args": {"x": "${trialParameters.y}"}}, "trainer_args.x", "contains what Katib"),
+        ({"trainer_args": {"x": "https://user:pw@host/x"}}, "trainer_args.x", "looks like a secret"),
+        ({"trainer_args": {"x": ["a", "https://pw@host/x"]}}, "trainer_args.x", "looks like a secret"),
         ({"trainer_args": {"hub_token": "abc"}}, "trainer_args.hub_token", "looks like a secret"),
         ({"env": "A=1"}, "env", "is not a mapping"),
         ({"env": {"A B": "1"}}, "env.A B", "is not a variable's name"),
         ({"env": {"A": None}}, "env.A", "is not a text"),
+        ({"env": {"PROXY": "http://me:pw@proxy:3128"}}, "env.PROXY", "looks like a secret"),
+        ({"env": {"A": "-----BEGIN PRIVATE KEY-----"}}, "env.A", "looks like a secret"),
         ({"env": {"A": {"secretRef": {}}}}, "env.A", "is not exactly one of"),
         ({"env": {"A": {}}}, "env.A", "is not exactly one of"),
         ({"env": {"A": {"secretKeyRef": {"name": "s"}}}}, "env.A.secretKeyRef.key", "is missing"),
@@ -104,10 +109,20 @@ def env_of(job: JSON) -> JSON:
         ({"num_nodes": 2, "job_kind": "Job"}, "num_nodes", "is more than a Job can run"),
         ({"num_procs_per_node": "two"}, "num_procs_per_node", "is not a whole number"),
         ({"active_deadline_seconds": 0}, "active_deadline_seconds", "is less than 1"),
-        ({"ttl_seconds_after_finished": 5}, "ttl_seconds_after_finished", "is less than 60"),
+        ({"ttl_seconds_after_finished": 3599}, "ttl_seconds_after_finished", "is less than 3600"),
+        ({"ttl_seconds_after_finished": "soon"}, "ttl_seconds_after_finished", "is not a whole number"),
         ({"service_account_name": ""}, "service_account_name", "is not a name"),
         ({"pod_template": "x"}, "pod_template", "is not a mapping"),
         ({"pod_template": {"containers": []}}, "pod_template.containers", "is no part of a pod template"),
+        ({"pod_template": {"spec": []}}, "pod_template.spec", "is not a mapping"),
+        ({"pod_template": {"spec": None}}, "pod_template.spec", "is not a mapping"),
+        ({"pod_template": {"metadata": "x"}}, "pod_template.metadata", "is not a mapping"),
+        ({"pod_template": {"metadata": {"labels": ["x"]}}}, "pod_template.metadata.labels", "is not a mapping"),
+        ({"pod_template": {"metadata": {"labels": {"a": 1}}}}, "pod_template.metadata.labels.a", "is no pair of texts"),
+        ({"pod_template": {"spec": {"containers": [{"name": {"a": 1}}]}}}, "pod_template.spec.containers",
+         "entries with"),
+        ({"pod_template": {"spec": {"initContainers": [{"name": "i", "volumeMounts": [{"name": "x"}]}]}}},
+         "pod_template.spec.initContainers[0].volumeMounts", "entries with `mountPath`"),
         ({"pod_template": {"spec": {"containers": [{"image": "x"}]}}}, "pod_template.spec.containers", "entries with"),
         ({"pod_template": {"spec": {"volumes": {"name": "x"}}}}, "pod_template.spec.volumes", "entries with `name`"),
         ({"pod_template": {"spec": {"containers": [{"name": "training-container", "env": [{}]}]}}},
@@ -120,27 +135,6 @@ def test_each_mistake_is_named(changes: JSON, argument: str, rule: str) -> None:
     _, problems = build(**changes)
     assert [error.argument for error in problems.errors] == [argument], problems.errors
     assert rule in problems.errors[0].rule
-
-
-@pytest.mark.parametrize("name", ["HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "DB_PASSWORD",
-                                  "WANDB_API_KEY", "GITHUB_TOKEN", "hf_token", "MY_SECRET_1"])  # fmt: skip
-def test_a_secret_in_plain_text_is_refused_and_not_repeated(name: str) -> None:
-    _, problems = build(env={name: "s3cr3t-value"})
-    with pytest.raises(InvalidSpecError, match="secretKeyRef") as caught:
-        problems.raise_if_any("Task tune")
-    assert f"env.{name}" in str(caught.value)
-    assert "s3cr3t-value" not in str(caught.value)
-
-
-@pytest.mark.parametrize("name", ["TOKENIZERS_PARALLELISM", "MAX_TOKENS", "KEYBOARD", "AWS_ENDPOINT_URL"])
-def test_harmless_names_are_not_taken_for_secrets(name: str) -> None:
-    _, problems = build(env={name: "1"}, trainer_args={"pad_token": "<pad>", "max_new_tokens": 8})
-    assert problems.errors == []
-
-
-def test_a_reference_to_a_secret_is_passed_on() -> None:
-    reference = {"secretKeyRef": {"name": "hub", "key": "token"}}
-    assert env_of(template(env={"HF_TOKEN": reference})["trialSpec"])["HF_TOKEN"] == reference
 
 
 def test_mistakes_of_trainer_and_search_come_in_one_error() -> None:
@@ -158,6 +152,7 @@ def test_mistakes_of_trainer_and_search_come_in_one_error() -> None:
     [
         ({"max_steps": 1}, "hyperparameters.max_steps", "is also set by `trainer_args`"),
         ({"dataset_name": "x"}, "hyperparameters.dataset_name", "has an argument of its own"),
+        ({"lora_r": None}, "hyperparameters.lora_r", "has no value"),
         ("{'lora_r': 8}", "hyperparameters", "is not a mapping"),
     ],
 )
@@ -203,7 +198,7 @@ def test_without_options_one_job_runs_with_a_deadline(given_options: Any) -> Non
     assert problems.errors == []
     assert (spec.job_kind, spec.num_nodes, spec.num_procs_per_node) == ("Job", 1, 1)
     assert spec.active_deadline_seconds > 0
-    assert (spec.ttl_seconds_after_finished or 0) > 60
+    assert (spec.ttl_seconds_after_finished or 0) >= 3600
 
 
 def test_resources_are_named_as_the_operator_calls_them() -> None:
@@ -244,22 +239,6 @@ def test_a_claim_is_mounted_once_and_writable_only_for_the_output() -> None:
     assert "--output_dir=/mnt/work/out" in container_of(job)["args"]
 
 
-@pytest.mark.parametrize(
-    ("output_uri", "trial", "uri"),
-    [
-        (None, "t", None),
-        ("/out/", None, "/out"),
-        ("s3://bucket/out", "t", "s3://bucket/out/t"),
-        ("pvc://work/out", "t", "pvc://work/out/t"),
-    ],
-)
-def test_the_artifact_lies_where_the_author_can_find_it(
-    output_uri: str | None, trial: str | None, uri: str | None
-) -> None:
-    spec, _ = build(output_uri=output_uri)
-    assert spec.artifact_uri(trial) == uri
-
-
 def test_a_trial_without_an_output_declares_no_trial_name() -> None:
     assert [entry["name"] for entry in template()["trialParameters"]] == list(SPACE)
 
@@ -294,6 +273,7 @@ printable = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")
 
 @given(st.dictionaries(st.from_regex(r"[a-z][a-z0-9_]{0,8}x", fullmatch=True), printable, max_size=5))
 def test_every_text_reaches_the_trainer_unchanged(values: dict[str, str]) -> None:
+    assume(not any(carries_secret(value) for value in values.values()))
     job = training(values)
     container = container_of(job)
     line = " ".join(container["command"] + container["args"])  # as Katib joins them

@@ -110,6 +110,21 @@ def test_a_bad_value_of_the_environment_is_named_by_its_variable() -> None:
     assert mistake.startswith("`LLMTUNE_LORA_R`='many'")
 
 
+@pytest.mark.parametrize(
+    ("name", "default"),
+    [
+        ("model_name_or_path", "required"),
+        ("max_steps", "default: none"),
+        ("train_fraction", "default: 1.0"),
+        ("gradient_accumulation_steps", "default: 1"),
+        ("lora_dropout", "default: 0.0"),
+        ("evaluate_base_model", "default: false"),
+    ],
+)
+def test_the_help_shows_defaults_as_they_are_written(name: str, default: str) -> None:
+    assert f"  --{name}  ({default})\n" in usage()
+
+
 def test_the_help_lists_every_setting_with_a_valid_example() -> None:
     text = usage()
     for option in fields(Settings):
