@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from queue import SimpleQueue
 
-from airflow_llmtune.controlplane.plane import ControlPlane, StartError
+from airflow_llmtune.controlplane.plane import ControlPlane, CrashError, StartError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(each, lambda number, _: stop_requests.put(number))
     try:
         _serve(options, stop_requests)
-    except StartError as error:
+    except (StartError, CrashError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -67,6 +67,7 @@ def _serve(options: argparse.Namespace, stop_requests: SimpleQueue[int]) -> None
         state_dir=options.state_dir,
         images=dict(options.image) if options.image else None,
         namespaces=options.namespace or ["default"],
+        on_crash=lambda: stop_requests.put(0),
     ) as plane:
         try:
             plane.write_kubeconfig(options.kubeconfig)

@@ -151,7 +151,8 @@ class FileMetricsCollector:
             container.write_log(b"Training container did not complete\n")
             return 1
         try:
-            entries = _read_metrics(path, flags)
+            # In a thread: a long log would hold up the whole control plane.
+            entries = await asyncio.to_thread(_read_metrics, path, flags)
         except (FormatError, OSError) as error:
             container.write_log(f"Failed to collect metrics: {error}\n".encode())
             return 1

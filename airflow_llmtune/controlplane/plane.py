@@ -8,7 +8,7 @@ import secrets
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -37,11 +37,15 @@ from airflow_llmtune.controlplane.metrics_collector import FileMetricsCollector
 from airflow_llmtune.controlplane.server import HttpsServer, StartError, check_loopback
 from airflow_llmtune.controlplane.store import Store
 
-__all__ = ["ControlPlane", "StartError"]
+__all__ = ["ControlPlane", "CrashError", "StartError"]
 
 _NAMESPACE_LABELS = {"katib.kubeflow.org/metrics-collector-injection": "enabled"}
 
 log = logging.getLogger(__name__)
+
+
+class CrashError(Exception):
+    """A part of the control plane died while it was in use; told when it stops."""
 
 
 class ControlPlane:
@@ -54,6 +58,7 @@ class ControlPlane:
         with the host's programs
     :param namespaces: made at the start, ready for Katib; the first is the kubeconfig's default
     :param job_backoff_base_seconds: wait after a Job's first failed pod, doubled each time
+    :param on_crash: called, on the plane's own thread, when a part of it has died and it should be stopped
     """
 
     def __init__(
@@ -65,6 +70,7 @@ class ControlPlane:
         images: Mapping[str, Path] | None = None,
         namespaces: Sequence[str] = ("default",),
         job_backoff_base_seconds: float = 10.0,
+        on_crash: Callable[[], None] = lambda: None,
     ) -> None:
         check_loopback(host)
         self.faults = Faults()
@@ -76,6 +82,7 @@ class ControlPlane:
         self._images = images
         self._namespaces = tuple(namespaces)
         self._job_backoff_base_seconds = job_backoff_base_seconds
+        self._on_crash = on_crash
         self._certificate = issue(host)
         self._crashes: list[tuple[str, BaseException | None]] = []
         self._thread: LoopThread | None = None
@@ -100,7 +107,8 @@ class ControlPlane:
             unwinding.callback(self.stop)
             self._thread = LoopThread("llmtune control plane")
             try:
-                state_dir.mkdir(parents=True, exist_ok=True)
+                # For the owner only: logs may hold what pods were told in confidence.
+                state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
                 self._thread.run(self._start(state_dir))
             except OSError as error:
                 raise StartError(f"cannot use the state directory {state_dir}: {error.strerror}") from error
@@ -120,7 +128,7 @@ class ControlPlane:
             self._files.close()
         if self._crashes:
             name, error = self._crashes[0]
-            raise RuntimeError(f"the control plane's {name} ended while it was running") from error
+            raise CrashError(f"the control plane's {name} ended while it was running: {error!r}") from error
 
     @property
     def kubeconfig(self) -> str:
@@ -186,3 +194,4 @@ class ControlPlane:
     def _crashed(self, name: str, error: BaseException | None) -> None:
         log.critical("the %s ended while the control plane was running", name, exc_info=error)
         self._crashes.append((name, error))
+        self._on_crash()

@@ -23,6 +23,11 @@ Key = tuple[str, str]
 
 _AFTER_ANY_NAME = "\U0010ffff"
 
+# The newest changes are kept whatever their size, and in parsed form, which takes some eight times the memory of the
+# JSON: watchers are seldom further behind.
+_RECENT_CHANGES = 100
+_HISTORY_BYTES = 4 * 1024 * 1024
+
 
 class KeyExistsError(Exception):
     """Create found an object of that key."""
@@ -42,7 +47,7 @@ class CompactedError(Exception):
 class Entry:
     """One stored version of one object."""
 
-    __slots__ = ("key", "raw", "revision", "view")
+    __slots__ = ("_view", "key", "raw", "revision")
 
     def __init__(self, key: Key, revision: int, obj: Mapping[str, Any]) -> None:
         self.key = key
@@ -50,8 +55,18 @@ class Entry:
         metadata = {**obj.get("metadata", {}), "resourceVersion": str(revision)}
         stored = {**obj, "metadata": metadata}
         self.raw = json.dumps(stored, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
-        self.view: Mapping[str, Any] = json.loads(self.raw)
+        self._view: Mapping[str, Any] | None = None
+
+    @property
+    def view(self) -> Mapping[str, Any]:
         """For reading only (selectors, tables): it is shared by everybody."""
+        if self._view is None:
+            self._view = json.loads(self.raw)
+        return self._view
+
+    def forget_view(self) -> None:
+        """Free the parsed form; who asks for it again gets it parsed anew."""
+        self._view = None
 
     def copy(self) -> dict[str, Any]:
         copied: dict[str, Any] = json.loads(self.raw)
@@ -71,6 +86,13 @@ class Change:
     @property
     def revision(self) -> int:
         return self.entry.revision
+
+    def shrink(self) -> None:
+        """Keep nothing but the stored bytes."""
+        self.lines.clear()
+        self.entry.forget_view()
+        if self.previous is not None:
+            self.previous.forget_view()
 
 
 class Subscription:
@@ -108,25 +130,40 @@ class Subscription:
 class _Log:
     """The recent changes of one kind; positions count all changes there ever were."""
 
-    def __init__(self, limit: int, revision: int) -> None:
+    def __init__(self, limit: int, bytes_limit: int, revision: int) -> None:
         # Weak, so that a watch that nobody reads any more costs nothing even if it was never closed.
         self.subscriptions: WeakSet[Subscription] = WeakSet()
         self.compacted = revision
         self._limit = limit
+        self._bytes_limit = bytes_limit
+        self._bytes = 0
         self._start = 0
         self._changes: list[Change] = []
 
     def append(self, change: Change) -> None:
         self._changes.append(change)
+        self._bytes += len(change.entry.raw)
+        count = len(self._changes)
+        if count > _RECENT_CHANGES:
+            self._changes[-1 - _RECENT_CHANGES].shrink()
         # Trimmed in blocks: dropping the first element of a list at each write would move the whole list.
-        if len(self._changes) >= 2 * self._limit:
-            dropped = len(self._changes) - self._limit
-            self.compact(dropped)
+        if count >= 2 * self._limit or (count > _RECENT_CHANGES and self._bytes >= 2 * self._bytes_limit):
+            self.compact(count - self._kept())
         for subscription in self.subscriptions:
             subscription.wake()
 
+    def _kept(self) -> int:
+        """How many of the newest changes stay within both limits."""
+        left = self._bytes_limit
+        for count, change in enumerate(reversed(self._changes)):
+            left -= len(change.entry.raw)
+            if count == self._limit or (left < 0 and count >= _RECENT_CHANGES):
+                return count
+        return len(self._changes)
+
     def compact(self, count: int) -> None:
         if count:
+            self._bytes -= sum(len(change.entry.raw) for change in self._changes[:count])
             self.compacted = self._changes[count - 1].revision
             del self._changes[:count]
             self._start += count
@@ -168,12 +205,18 @@ class _Table:
 
 
 class Store:
-    """``first_revision`` lets a new store start above the numbers that clients remember of an earlier one."""
+    """``first_revision`` lets a new store start above the numbers that clients remember of an earlier one.
 
-    def __init__(self, *, history_limit: int = 10_000, first_revision: int = 0) -> None:
+    The history of each kind is kept up to a number of changes and up to a number of bytes.
+    """
+
+    def __init__(
+        self, *, history_limit: int = 10_000, history_bytes: int = _HISTORY_BYTES, first_revision: int = 0
+    ) -> None:
         self.revision = first_revision
         self._first_revision = first_revision
         self._history_limit = history_limit
+        self._history_bytes = history_bytes
         self._tables: dict[Kind, _Table] = {}
 
     def create(self, kind: Kind, namespace: str, name: str, obj: Mapping[str, Any]) -> Entry:
@@ -249,7 +292,7 @@ class Store:
     def _table(self, kind: Kind) -> _Table:
         table = self._tables.get(kind)
         if table is None:
-            table = self._tables[kind] = _Table(_Log(self._history_limit, self._first_revision))
+            table = self._tables[kind] = _Table(_Log(self._history_limit, self._history_bytes, self._first_revision))
         return table
 
     def _existing(self, table: _Table, key: Key) -> Entry:

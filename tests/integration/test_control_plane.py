@@ -20,7 +20,7 @@ import pytest
 import yaml
 
 from airflow_llmtune.controlplane import ControlPlane
-from airflow_llmtune.controlplane.plane import StartError
+from airflow_llmtune.controlplane.plane import CrashError, StartError
 
 PODS = "/api/v1/namespaces/default/pods"
 
@@ -72,6 +72,13 @@ def test_the_kubeconfig_is_for_the_owner_only(tmp_path: Path) -> None:
         assert plane.token in path.read_text()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert [entry.name for entry in tmp_path.iterdir()] == ["kubeconfig"]
+
+
+def test_a_given_state_directory_is_for_the_owner_only_and_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "deep" / "state"
+    with ControlPlane(state_dir=folder):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert folder.is_dir()
 
 
 def test_stopping_kills_what_pods_run_and_leaves_no_file(tmp_path: Path) -> None:
@@ -159,3 +166,14 @@ def test_the_program_tells_what_is_wrong_with_its_arguments(tmp_path: Path, argu
     assert output == ""
     assert message in errors
     assert "Traceback" not in errors
+
+
+def test_a_part_that_dies_asks_for_a_stop_and_is_told_then() -> None:
+    died = threading.Event()
+    plane = ControlPlane(on_crash=died.set)
+    plane.start()
+    # No input is known to do this; so the part is told to end from within.
+    plane._crashed("kubelet", ValueError("odd"))
+    assert died.is_set()
+    with pytest.raises(CrashError, match=r"kubelet ended while it was running: ValueError\('odd'\)"):
+        plane.stop()

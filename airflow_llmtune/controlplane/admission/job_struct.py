@@ -1,4 +1,5 @@
-"""The fields of ``batch/v1`` Job down to its containers, for Katib's strict check of a trial template.
+"""The fields of ``batch/v1`` Job down to its containers, for Katib's strict check of a trial template and for typed
+reading of Jobs and Pods.
 
 What nobody mistypes in a trial (affinity, probes, volume sources, …) is taken as it is.
 """
@@ -64,7 +65,7 @@ _CONTAINERS = ListOf(
     )
 )
 
-_POD_SPEC = Struct(
+POD_SPEC = Struct(
     "PodSpec",
     {
         **_fields(
@@ -75,7 +76,7 @@ _POD_SPEC = Struct(
                 "enableServiceLinks setHostnameAsFQDN hostUsers",
                 "int64": "terminationGracePeriodSeconds activeDeadlineSeconds",
                 "int32": "priority",
-                ANY: "volumes ephemeralContainers securityContext affinity tolerations hostAliases dnsConfig "
+                ANY: "ephemeralContainers securityContext affinity tolerations hostAliases dnsConfig "
                 "readinessGates overhead topologySpreadConstraints os schedulingGates resourceClaims resources "
                 "imagePullSecrets",
             }
@@ -83,10 +84,11 @@ _POD_SPEC = Struct(
         "nodeSelector": MapOf("string"),
         "containers": _CONTAINERS,
         "initContainers": _CONTAINERS,
+        "volumes": ListOf(MapOf(ANY)),
     },
 )
 
-_JOB_SPEC = Struct(
+JOB_SPEC = Struct(
     "JobSpec",
     {
         **_fields(
@@ -99,8 +101,8 @@ _JOB_SPEC = Struct(
                 ANY: "podFailurePolicy successPolicy selector",
             }
         ),
-        "template": Struct("PodTemplateSpec", {"metadata": _META, "spec": _POD_SPEC}),
+        "template": Struct("PodTemplateSpec", {"metadata": _META, "spec": POD_SPEC}),
     },
 )
 
-JOB = Struct("Job", {"apiVersion": "string", "kind": "string", "metadata": _META, "spec": _JOB_SPEC, "status": ANY})
+JOB = Struct("Job", {"apiVersion": "string", "kind": "string", "metadata": _META, "spec": JOB_SPEC, "status": ANY})

@@ -6,6 +6,8 @@ import re
 from typing import Any
 
 from airflow_llmtune.controlplane.admission.field_errors import FieldErrors
+from airflow_llmtune.controlplane.admission.job_struct import JOB_SPEC
+from airflow_llmtune.controlplane.admission.pod_spec import pod_spec_causes, typed, typed_pod_spec
 from airflow_llmtune.controlplane.apiserver.errors import (
     Cause,
     forbidden,
@@ -13,7 +15,7 @@ from airflow_llmtune.controlplane.apiserver.errors import (
     invalid_value,
     required_value,
 )
-from airflow_llmtune.controlplane.apiserver.kinds import JOB, POD, Kind
+from airflow_llmtune.controlplane.apiserver.kinds import JOB, POD, PYTORCH_JOB, Kind
 
 Object = dict[str, Any]
 
@@ -86,13 +88,15 @@ def default_job(job: Object) -> None:
 
 
 def check_pod(pod: Object) -> None:
-    _raise(POD, pod, _container_causes("spec", pod.get("spec") or {}))
+    pod["spec"] = typed_pod_spec(POD, pod)
+    _raise(POD, pod, pod_spec_causes("spec", pod["spec"]))
 
 
 def check_job(job: Object) -> None:
     path = "spec.template.spec"
-    pod_spec = ((job.get("spec") or {}).get("template") or {}).get("spec") or {}
-    causes = _container_causes(path, pod_spec)
+    job["spec"] = typed(JOB, JOB_SPEC, job)
+    pod_spec = job["spec"].get("template", {}).get("spec", {})
+    causes = pod_spec_causes(path, pod_spec)
     policy = pod_spec.get("restartPolicy")
     choices = '"OnFailure", "Never"'
     if policy is None:
@@ -101,22 +105,10 @@ def check_job(job: Object) -> None:
         message = f'Unsupported value: "{policy}": supported values: {choices}'
         causes.append(Cause(f"{path}.restartPolicy", message, "FieldValueNotSupported"))
     for name in ("parallelism", "completions", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished"):
-        value = (job.get("spec") or {}).get(name)
-        if value is not None and value < 0:
+        value = job["spec"].get(name, 0)
+        if value < 0:
             causes.append(invalid_value(f"spec.{name}", value, "must be greater than or equal to 0"))
     _raise(JOB, job, causes)
-
-
-def _container_causes(path: str, spec: Object) -> list[Cause]:
-    containers = spec.get("containers") or []
-    if not containers:
-        return [required_value(f"{path}.containers", "")]
-    return [
-        required_value(f"{path}.containers[{index}].{field}", "")
-        for index, container in enumerate(containers)
-        for field in ("name", "image")
-        if not container.get(field)
-    ]
 
 
 def _raise(kind: Kind, obj: Object, causes: list[Cause]) -> None:
@@ -154,6 +146,10 @@ def check_pytorch_job(job: Object) -> None:
         errors.required(f"{path}[Worker]", "must be configured if elastic policy is used")
     if errors:
         raise forbidden(f'admission webhook "{_PYTORCH_WEBHOOK}" denied the request: {errors}')
+    # The pods are made of these later, by a controller that nobody hears when they are refused.
+    templates = {type_: typed_pod_spec(PYTORCH_JOB, replica["template"]) for type_, replica in replicas.items()}
+    found = [pod_spec_causes(f"{path}[{type_}].template.spec", spec) for type_, spec in templates.items()]
+    _raise(PYTORCH_JOB, job, [cause for causes in found for cause in causes])
 
 
 def _check_replica(path: str, type_: str, replica: Object, errors: FieldErrors) -> None:

@@ -55,9 +55,10 @@ def _owning_trial(obj: Object, find: FindObject) -> Object | None:
     """The Trial among the object's ancestors."""
     namespace = obj["metadata"]["namespace"]
     for reference in obj["metadata"].get("ownerReferences") or ():
-        kind = find_kind(reference["apiVersion"], reference["kind"])
-        owner = find(kind, namespace, reference["name"]) if kind is not None else None
-        if owner is None or owner["metadata"]["uid"] != reference["uid"]:
+        # Incomplete references are refused later, with all other mistakes in the metadata.
+        kind = find_kind(reference.get("apiVersion", ""), reference.get("kind", ""))
+        owner = find(kind, namespace, reference.get("name", "")) if kind is not None else None
+        if owner is None or owner["metadata"]["uid"] != reference.get("uid"):
             continue
         trial = owner if kind == TRIAL else _owning_trial(owner, find)
         if trial is not None:

@@ -118,6 +118,9 @@ def _check_rendered(text: str, errors: FieldErrors) -> None:
         errors.invalid(_PATH, "", f"unable to convert: {error}")
         return
     metadata = job.get("metadata") or {}
+    if not isinstance(metadata, dict):
+        errors.invalid(f"{_PATH}.trialSpec.metadata", metadata, "must be an object")
+        return
     for field in ("name", "namespace"):
         if metadata.get(field):
             errors.invalid(f"{_PATH}.trialSpec.metadata.{field}", metadata[field], f"metadata.{field} must be omitted")

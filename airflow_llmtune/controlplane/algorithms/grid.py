@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
+from collections.abc import Iterator, Sequence
 
 from airflow_llmtune.controlplane.algorithms.request import RANDOM_STATE, SearchRequest, check_settings
 from airflow_llmtune.controlplane.algorithms.search_space import (
@@ -12,9 +14,11 @@ from airflow_llmtune.controlplane.algorithms.search_space import (
     combinations,
 )
 
+_LONGEST_LIST = 100_000
+
 
 class GridSearch:
-    """Needs no library: the combinations are listed and those already used are left out."""
+    """Needs no library: the combinations are numbered and those already used are left out."""
 
     def validate(self, request: SearchRequest) -> None:
         check_settings("grid", request.settings, {"random_state": RANDOM_STATE})
@@ -26,8 +30,33 @@ class GridSearch:
 
     def suggest(self, request: SearchRequest, count: int) -> list[Assignments]:
         names = [parameter.name for parameter in request.space]
-        points = list(itertools.product(*(parameter.values() for parameter in request.space)))
-        random.Random(request.seed(())).shuffle(points)  # noqa: S311  no secret
+        axes = [parameter.values() for parameter in request.space]
         used = {tuple(trial.assignments[name] for name in names) for trial in request.past}
+        points = (_point(axes, number) for number in _shuffled(math.prod(map(len, axes)), request.seed(())))
         free = (point for point in points if point not in used)
         return [dict(zip(names, point, strict=True)) for point in itertools.islice(free, count)]
+
+
+def _point(axes: Sequence[Sequence[str]], number: int) -> tuple[str, ...]:
+    """One combination by its number, the last parameter counting fastest."""
+    point = []
+    for values in reversed(axes):
+        number, place = divmod(number, len(values))
+        point.append(values[place])
+    return tuple(reversed(point))
+
+
+def _shuffled(count: int, seed: int) -> Iterator[int]:
+    """The numbers below ``count``, each once; very many are drawn one by one, since a list would fill the memory."""
+    generator = random.Random(seed)  # noqa: S311  no secret
+    if count <= _LONGEST_LIST:
+        numbers = list(range(count))
+        generator.shuffle(numbers)
+        yield from numbers
+        return
+    drawn: set[int] = set()
+    while len(drawn) < count:
+        number = generator.randrange(count)
+        if number not in drawn:
+            drawn.add(number)
+            yield number

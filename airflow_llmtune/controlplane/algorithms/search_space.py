@@ -81,6 +81,8 @@ Parameter = Choice | Range
 
 def parse(parameters: Sequence[Mapping[str, Any]]) -> list[Parameter]:
     """Differs from Katib: a space that cannot be drawn from is refused, not tried again without end."""
+    if not parameters:
+        raise InvalidSettingsError("there are no parameters to search, and spec.nasConfig is not supported")
     return [_parse_one(parameter) for parameter in parameters]
 
 

@@ -76,6 +76,8 @@ class ApiServer:
             raise unauthorized()
 
     async def _answer(self, request: Request) -> ASGIApp:
+        if request.method not in _VERBS:  # HEAD, which Starlette lets through with GET.
+            raise method_not_allowed()
         watching = request.method == "GET" and flag(request.query_params, "watch")
         fault = self._faults.take(request.method, _path_and_query(request), is_watch=watching)
         if fault is not None:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from typing import TYPE_CHECKING, Any
 
 from airflow_llmtune.controlplane.apiserver.deletion import NAMESPACE_FINALIZER
-from airflow_llmtune.controlplane.apiserver.errors import bad_request
+from airflow_llmtune.controlplane.apiserver.errors import bad_request, invalid, invalid_value
 from airflow_llmtune.controlplane.apiserver.kinds import CONFIG_MAP, NAMESPACE, SECRET
 
 if TYPE_CHECKING:
     from airflow_llmtune.controlplane.apiserver.kinds import Kind
+
+_KEY = re.compile(r"[-._a-zA-Z0-9]+")
+_KEY_RULE = (
+    "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  "
+    "or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
+)
 
 _STRING_MAPS: dict[Kind, tuple[str, ...]] = {
     CONFIG_MAP: ("data", "binaryData"),
@@ -20,13 +27,17 @@ _STRING_MAPS: dict[Kind, tuple[str, ...]] = {
 
 
 def prepare(kind: Kind, obj: dict[str, Any], *, is_new: bool) -> None:
-    """In place; raises 400 for data that the kind's typed decoder would not read."""
+    """In place; raises 400 for data that the kind's typed decoder would not read, 422 for keys no file can have."""
     for field in _STRING_MAPS.get(kind, ()):
         _check_strings(kind, field, obj.get(field))
+        _check_keys(kind, obj, field)
     if kind is SECRET:
         _prepare_secret(obj)
     if kind is NAMESPACE and is_new:
         _prepare_namespace(obj)
+    elif kind is NAMESPACE and "deletionTimestamp" not in obj["metadata"]:
+        # Only its deletion takes the finalizer away, not a manifest that does not mention it.
+        obj["spec"] = {"finalizers": [NAMESPACE_FINALIZER]}
 
 
 def _check_strings(kind: Kind, field: str, value: Any) -> None:
@@ -36,6 +47,17 @@ def _check_strings(kind: Kind, field: str, value: Any) -> None:
             f'{kind.name} in version "{kind.version}" cannot be handled as a {kind.name}: json: cannot '
             f"unmarshal into Go struct field {kind.name}.{field} of type map[string]string"
         )
+
+
+def _check_keys(kind: Kind, obj: dict[str, Any], field: str) -> None:
+    """Keys become files where such an object is mounted, so none may lead out of the folder."""
+    causes = [
+        invalid_value(f"{field}[{key}]", key, _KEY_RULE)
+        for key in obj.get(field) or {}
+        if not _KEY.fullmatch(key) or key == "." or key.startswith("..")
+    ]
+    if causes:
+        raise invalid(kind, obj["metadata"].get("name", ""), causes)
 
 
 def _prepare_secret(obj: dict[str, Any]) -> None:

@@ -7,10 +7,10 @@ from typing import Protocol
 
 
 class PodLogs(Protocol):
-    """Who keeps the output of the containers: the kubelet. An empty container name means the only one.
+    """Who keeps the output of the containers: the kubelet. An empty container name means the first one.
 
-    Both raise ApiError when the container is unknown, ambiguous or has not started; ``follow_log`` at the first
-    step of the iterator.
+    Both raise ApiError when pod or container are unknown, ``follow_log`` at the first step of the iterator. A real
+    server also refuses a container that has not started, and no name where there are several containers.
     """
 
     def read_log(

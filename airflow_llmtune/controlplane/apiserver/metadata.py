@@ -71,7 +71,13 @@ _SERVER_OWNED = (
 
 
 def check_shape(kind: Kind, obj: Mapping[str, Any]) -> None:
-    """Refuse what a typed decoder would: another kind, or metadata of the wrong JSON types."""
+    """Refuse what a typed decoder would: another kind, or fields of the wrong JSON types; drop nulls from metadata.
+
+    Controllers, kubelet and garbage collector rely on it: they read these fields without looking at their types.
+    """
+    for field in ("spec", "status"):
+        if not isinstance(obj.get(field) or {}, dict):
+            raise _wrong_type(kind, field, obj[field], f"v1.{kind.name}{field.capitalize()}", struct=kind.name)
     for field, expected in (("apiVersion", kind.api_version), ("kind", kind.name)):
         value = obj.get(field, expected)
         if value != expected:
@@ -80,14 +86,31 @@ def check_shape(kind: Kind, obj: Mapping[str, Any]) -> None:
     metadata = obj.get("metadata", {})
     if not isinstance(metadata, dict):
         raise _wrong_type(kind, "metadata", metadata, "v1.ObjectMeta")
+    # A null is an absent field to a typed decoder.
+    for field in [name for name, value in metadata.items() if value is None]:
+        del metadata[field]
     for field in ("labels", "annotations"):
         _check_string_map(kind, f"metadata.{field}", metadata.get(field))
-    for field in ("name", "generateName", "namespace", "uid", "resourceVersion"):
-        if not isinstance(metadata.get(field) or "", str):
-            raise _wrong_type(kind, f"metadata.{field}", metadata[field], "string")
-    for field in ("finalizers", "ownerReferences"):
-        if not isinstance(metadata.get(field) or [], list):
-            raise _wrong_type(kind, f"metadata.{field}", metadata[field], "array")
+    _check_strings(kind, "metadata", metadata, ("name", "generateName", "namespace", "uid", "resourceVersion"))
+    _check_list(kind, "finalizers", metadata.get("finalizers", []), str, "string")
+    owners = metadata.get("ownerReferences", [])
+    _check_list(kind, "ownerReferences", owners, dict, "v1.OwnerReference")
+    for owner in owners:
+        _check_strings(kind, "metadata.ownerReferences", owner, ("apiVersion", "kind", "name", "uid"))
+
+
+def _check_strings(kind: Kind, path: str, obj: Mapping[str, Any], fields: tuple[str, ...]) -> None:
+    for field in fields:
+        if not isinstance(obj.get(field, ""), str):
+            raise _wrong_type(kind, f"{path}.{field}", obj[field], "string")
+
+
+def _check_list(kind: Kind, field: str, value: Any, expected: type, go_name: str) -> None:
+    if not isinstance(value, list):
+        raise _wrong_type(kind, f"metadata.{field}", value, f"[]{go_name}")
+    for one in value:
+        if not isinstance(one, expected):
+            raise _wrong_type(kind, f"metadata.{field}", one, go_name)
 
 
 def _check_string_map(kind: Kind, field: str, value: Any) -> None:
@@ -100,12 +123,12 @@ def _check_string_map(kind: Kind, field: str, value: Any) -> None:
             raise _wrong_type(kind, field, entry, "string")
 
 
-def _wrong_type(kind: Kind, field: str, value: Any, wanted: str) -> Exception:
+def _wrong_type(kind: Kind, field: str, value: Any, wanted: str, *, struct: str = "ObjectMeta") -> Exception:
     names = {bool: "bool", int: "number", float: "number", str: "string", list: "array", dict: "object"}
     got = names.get(type(value), "null")
     return bad_request(
         f'{kind.name} in version "{kind.version}" cannot be handled as a {kind.name}: json: cannot unmarshal '
-        f"{got} into Go struct field ObjectMeta.{field} of type {wanted}"
+        f"{got} into Go struct field {struct}.{field} of type {wanted}"
     )
 
 
@@ -153,6 +176,22 @@ def carry_over(kind: Kind, new: dict[str, Any], old: Mapping[str, Any]) -> None:
     new["resourceVersion"] = old["resourceVersion"]
     new.pop("managedFields", None)
     _check_finalizers(kind, new, old)
+
+
+def of(obj: dict[str, Any]) -> dict[str, Any]:
+    """The object's metadata, made when it has none."""
+    metadata = obj.setdefault("metadata", {})
+    if not isinstance(metadata, dict):
+        raise bad_request("the object provided is unrecognized (metadata must be of type Object)")
+    return metadata
+
+
+def named(obj: dict[str, Any], name: str) -> dict[str, Any]:
+    """The object under the name of its URL, which it may repeat."""
+    given = of(obj).setdefault("name", name)
+    if given != name:
+        raise bad_request(f"the name of the object ({given}) does not match the name on the URL ({name})")
+    return obj
 
 
 def keep_identity(patched: dict[str, Any], current: Mapping[str, Any]) -> None:
@@ -218,6 +257,16 @@ def _name_causes(kind: Kind, name: str) -> list[Cause]:
         causes.append(invalid_value(field, name, f"must be no more than {longest} characters"))
     if not pattern.fullmatch(name):
         causes.append(invalid_value(field, name, rule))
+    return causes
+
+
+def dns_label_causes(field: str, name: str) -> list[Cause]:
+    """For names that are no object's: of containers, of volumes."""
+    causes = []
+    if len(name) > 63:
+        causes.append(invalid_value(field, name, "must be no more than 63 characters"))
+    if not _LABEL_1123.fullmatch(name):
+        causes.append(invalid_value(field, name, _LABEL_1123_RULE))
     return causes
 
 

@@ -190,9 +190,9 @@ class Registry:
         if current is None:
             if content_type != APPLY or subresource or not isinstance(patch, dict):
                 raise not_found(kind, name)
-            return self.create(kind, patch, namespace, dry_run=dry_run)
+            return self.create(kind, meta.named(patch, name), namespace, dry_run=dry_run)
         patched = apply_patch(kind, current, content_type, patch)
-        meta.keep_identity(patched.setdefault("metadata", {}), current["metadata"])
+        meta.keep_identity(meta.of(patched), current["metadata"])
         write = self.update_status if subresource == "status" else self.update
         return write(kind, patched, dry_run=dry_run)
 
@@ -299,8 +299,9 @@ class Registry:
 
 def _copied(obj: Object) -> Object:
     try:
-        copied = json.loads(json.dumps(obj, allow_nan=False))
-    except (TypeError, ValueError) as error:
+        # Encoded, as the store will do it: half of a surrogate pair is no text.
+        copied = json.loads(json.dumps(obj, allow_nan=False, ensure_ascii=False).encode())
+    except (TypeError, ValueError, RecursionError) as error:
         raise bad_request(f"the object provided is unrecognized: {error}") from None
     if not isinstance(copied, dict):
         raise bad_request("the object provided is unrecognized (must be of type Object)")
@@ -308,7 +309,7 @@ def _copied(obj: Object) -> Object:
 
 
 def _take(target: Object, source: Object, field: str) -> None:
-    if field in source:
+    if source.get(field) is not None:
         target[field] = source[field]
     else:
         target.pop(field, None)

@@ -18,6 +18,7 @@ from airflow_llmtune.controlplane.apiserver.kinds import (
 )
 from airflow_llmtune.controlplane.apiserver.lists import list_document, read_page
 from airflow_llmtune.controlplane.apiserver.logs import PodLogs
+from airflow_llmtune.controlplane.apiserver.metadata import named
 from airflow_llmtune.controlplane.apiserver.negotiation import (
     accepted_format,
     content_type,
@@ -99,12 +100,9 @@ class Resources:
 
     def _update(self, request: Request, target: Target, body: bytes) -> Response:
         obj = decode_object(body, request.headers.get("content-type", ""))
-        metadata = obj.setdefault("metadata", {})
-        if not isinstance(metadata, dict):
-            raise bad_request("the object provided is unrecognized (metadata must be of type Object)")
-        _match_url(metadata, "name", target.name)
+        named(obj, target.name)
         if target.namespace is not None:
-            _match_url(metadata, "namespace", target.namespace)
+            _match_namespace(obj["metadata"], target.namespace)
         write = self._registry.update_status if target.subresource else self._registry.update
         return self._printed(request, target.kind, write(target.kind, obj, dry_run=_dry_run(request)))
 
@@ -233,10 +231,10 @@ def _dry_run(request: Request) -> bool:
     return is_dry_run(request.query_params.getlist("dryRun"))
 
 
-def _match_url(metadata: dict[str, Any], field: str, expected: str) -> None:
-    given = metadata.setdefault(field, expected)
+def _match_namespace(metadata: dict[str, Any], expected: str) -> None:
+    given = metadata.setdefault("namespace", expected)
     if given != expected:
-        raise bad_request(f"the {field} of the object ({given}) does not match the {field} on the URL ({expected})")
+        raise bad_request(f"the namespace of the object ({given}) does not match the namespace on the URL ({expected})")
 
 
 def _success(kind: Kind, deleted: dict[str, Any]) -> dict[str, Any]:

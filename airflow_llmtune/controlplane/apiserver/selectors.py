@@ -15,7 +15,7 @@ Match = Callable[[Mapping[str, Any]], bool]
 
 _KEY = r"(?:[a-z0-9A-Z](?:[-a-z0-9A-Z.]*[a-z0-9A-Z])?/)?[a-z0-9A-Z](?:[-._a-z0-9A-Z]*[a-z0-9A-Z])?"
 _VALUE = r"(?:[a-z0-9A-Z](?:[-._a-z0-9A-Z]*[a-z0-9A-Z])?)?"
-_SET = re.compile(rf"({_KEY})\s+(in|notin)\s+\(([^()]*)\)")
+_SET = re.compile(rf"({_KEY})\s+(in|notin)\s*\(([^()]*)\)")
 _EQUALITY = re.compile(rf"({_KEY})\s*(==|=|!=)\s*({_VALUE})")
 _EXISTENCE = re.compile(rf"(!?)\s*({_KEY})")
 _OUTER_COMMA = re.compile(r",(?![^()]*\))")

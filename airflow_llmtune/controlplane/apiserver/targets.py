@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from airflow_llmtune.controlplane.apiserver.errors import bad_request, unknown_resource
 from airflow_llmtune.controlplane.apiserver.kinds import JOB, POD, find_resource
@@ -101,6 +101,9 @@ def delete_options(
     if not isinstance(preconditions, dict):
         raise bad_request("preconditions must be an object")
     grace = body.get("gracePeriodSeconds")
+    dry_runs = dry_run or body.get("dryRun") or []
+    if not isinstance(dry_runs, list):
+        raise bad_request("dryRun must be a list")
     return DeleteOptions(
         # batch/v1 keeps the pods of a Job that is deleted without a policy, unlike every other kind.
         propagation=wanted or ("Orphan" if kind is JOB else "Background"),
@@ -108,7 +111,7 @@ def delete_options(
         uid=preconditions.get("uid"),
         resource_version=preconditions.get("resourceVersion"),
         grace_period_seconds=grace if isinstance(grace, int) else integer(query, "gracePeriodSeconds"),
-        dry_run=is_dry_run(dry_run or cast("list[str]", body.get("dryRun") or [])),
+        dry_run=is_dry_run(dry_runs),
     )
 
 

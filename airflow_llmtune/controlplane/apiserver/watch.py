@@ -23,6 +23,9 @@ BOOKMARK_SECONDS = 10.0
 
 INITIAL_EVENTS_END = "k8s.io/initial-events-end"
 
+_LONGEST_VERSION = 20
+"""Digits of the largest 64-bit number."""
+
 
 @dataclass(frozen=True, slots=True)
 class WatchEvent:
@@ -41,7 +44,7 @@ def parse_resource_version(text: str) -> int | None:
     """None for "" and "0", which ask for whatever the server has now."""
     if text in {"", "0"}:
         return None
-    if not text.isdigit():
+    if not (text.isascii() and text.isdecimal() and len(text) <= _LONGEST_VERSION):
         raise bad_request(f'invalid resource version "{text}"')
     return int(text)
 

@@ -11,7 +11,7 @@ from airflow_llmtune.controlplane.clock import Clock, timestamp
 from airflow_llmtune.controlplane.controllers import experiment_plan, experiment_status, suggestion_status
 from airflow_llmtune.controlplane.controllers.conditions import has_condition
 from airflow_llmtune.controlplane.controllers.experiment_plan import EXPERIMENT_LABEL
-from airflow_llmtune.controlplane.controllers.runtime import Controller, owner_reference
+from airflow_llmtune.controlplane.controllers.runtime import Controller, is_left_behind, owner_reference
 from airflow_llmtune.controlplane.controllers.trial_template import RenderError, render, template_text
 
 if TYPE_CHECKING:
@@ -83,11 +83,14 @@ class ExperimentController(Controller):
         )
 
     def _trials(self, experiment: dict[str, Any]) -> list[dict[str, Any]]:
-        """In order of creation: the first seen wins ties of the optimum."""
+        """In order of creation: the first seen wins ties of the optimum.
+
+        Differs from Katib: Trials left by an earlier Experiment of the same name are not counted.
+        """
         metadata = experiment["metadata"]
         selector = f"{EXPERIMENT_LABEL}={metadata['name']}"
         trials, _ = self.registry.list(TRIAL, metadata["namespace"], label_selector=selector)
-        return sorted(trials, key=experiment_plan.age)
+        return sorted((one for one in trials if not is_left_behind(one, experiment)), key=experiment_plan.age)
 
     def _spend_budget(self, experiment: dict[str, Any], trials: list[dict[str, Any]], now: str) -> None:
         if any("deletionTimestamp" in trial["metadata"] for trial in trials):
@@ -112,6 +115,8 @@ class ExperimentController(Controller):
         suggestion = self.registry.find(SUGGESTION, metadata["namespace"], metadata["name"])
         if suggestion is None:
             return self.registry.create(SUGGESTION, _suggestion(experiment, requests))
+        if is_left_behind(suggestion, experiment):
+            return {}  # When it has gone we are called again.
         if suggestion["spec"]["requests"] != requests and not has_condition(suggestion, "Failed"):
             suggestion["spec"]["requests"] = requests
             return self.registry.update(SUGGESTION, suggestion)

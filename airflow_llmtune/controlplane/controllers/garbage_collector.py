@@ -17,7 +17,6 @@ from airflow_llmtune.controlplane.apiserver.deletion import (
     ORPHAN_FINALIZER,
     Propagation,
 )
-from airflow_llmtune.controlplane.apiserver.errors import ApiError
 from airflow_llmtune.controlplane.apiserver.kinds import KINDS, Kind, find_kind
 from airflow_llmtune.controlplane.apiserver.patch import MERGE
 from airflow_llmtune.controlplane.store import CompactedError, Entry, Subscription
@@ -59,7 +58,7 @@ class GarbageCollector:
             for identity in pending:
                 try:
                     self._process(identity)
-                except ApiError as error:
+                except Exception as error:  # noqa: BLE001  one odd object must not keep all others from going
                     kind, namespace, name = identity
                     log.warning("collecting %s %s/%s failed: %s", kind.name, namespace, name, error)
 

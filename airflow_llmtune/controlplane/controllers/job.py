@@ -8,7 +8,7 @@ from airflow_llmtune.controlplane.apiserver.kinds import JOB, POD
 from airflow_llmtune.controlplane.clock import Clock
 from airflow_llmtune.controlplane.controllers import job_plan
 from airflow_llmtune.controlplane.controllers.pod_template import pod_from_template
-from airflow_llmtune.controlplane.controllers.runtime import Controller, controller_of
+from airflow_llmtune.controlplane.controllers.runtime import Controller, is_controlled_by
 
 if TYPE_CHECKING:
     from airflow_llmtune.controlplane.apiserver.registry import Registry
@@ -34,7 +34,7 @@ class JobController(Controller):
         if job is None or "deletionTimestamp" in job["metadata"]:
             self._release(pods)
             return None
-        owned = [pod for pod in pods if (controller_of(pod) or {}).get("uid") == job["metadata"]["uid"]]
+        owned = [pod for pod in pods if is_controlled_by(pod, job)]
         plan = job_plan.plan(job, owned, self._clock(), self._backoff_base_seconds)
         self._carry_out(job, plan)
         return plan.look_again_seconds

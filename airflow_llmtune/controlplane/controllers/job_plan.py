@@ -27,6 +27,7 @@ TRACKING_FINALIZER = "batch.kubernetes.io/job-tracking"
 """On each pod until the Job has counted its end, so that a deleted pod is not lost from the counters."""
 
 LONGEST_BACKOFF_SECONDS = 360.0
+_MOST_DOUBLINGS = 20
 
 _BACKOFF = ("BackoffLimitExceeded", "Job has reached the specified backoff limit")
 _DEADLINE = ("DeadlineExceeded", "Job was active longer than specified deadline")
@@ -195,7 +196,7 @@ def _backoff_seconds(pods: Sequence[dict[str, Any]], now: datetime, base_seconds
         failures = [*failures, pod] if phase(pod) == "Failed" else []
     if not failures:
         return 0.0
-    delay = min(base_seconds * 2 ** (len(failures) - 1), LONGEST_BACKOFF_SECONDS)
+    delay = min(base_seconds * 2 ** min(len(failures) - 1, _MOST_DOUBLINGS), LONGEST_BACKOFF_SECONDS)
     return (parse_timestamp(finished_at(failures[-1])) + timedelta(seconds=delay) - now).total_seconds()
 
 

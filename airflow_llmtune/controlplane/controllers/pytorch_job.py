@@ -24,7 +24,7 @@ from airflow_llmtune.controlplane.controllers.pytorch_env import (
     replica_name,
     replicas,
 )
-from airflow_llmtune.controlplane.controllers.runtime import Controller, controller_of, owner_reference
+from airflow_llmtune.controlplane.controllers.runtime import Controller, is_controlled_by, owner_reference
 
 if TYPE_CHECKING:
     from airflow_llmtune.controlplane.apiserver.registry import Registry
@@ -44,7 +44,7 @@ class PyTorchJobController(Controller):
             return None
         selector = ",".join(f"{key}={value}" for key, value in job_labels(name).items())
         pods, _ = self.registry.list(POD, namespace, label_selector=selector)
-        owned = [pod for pod in pods if (controller_of(pod) or {}).get("uid") == job["metadata"]["uid"]]
+        owned = [pod for pod in pods if is_controlled_by(pod, job)]
         plan = pytorch_job_plan.plan(job, owned, self._clock())
         self._carry_out(job, plan)
         return plan.look_again_seconds

@@ -21,6 +21,7 @@ Key = tuple[str, str]
 
 _FIRST_RETRY_SECONDS = 0.01
 _LONGEST_RETRY_SECONDS = 60.0
+_MOST_DOUBLINGS = 20
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,15 @@ def controller_of(obj: dict[str, Any]) -> dict[str, Any] | None:
             found: dict[str, Any] = reference
             return found
     return None
+
+
+def is_controlled_by(obj: dict[str, Any], owner: dict[str, Any]) -> bool:
+    return bool((controller_of(obj) or {}).get("uid") == owner["metadata"]["uid"])
+
+
+def is_left_behind(obj: dict[str, Any], owner: dict[str, Any]) -> bool:
+    """Whether it belongs to an earlier object of the owner's name, so that it is about to be collected."""
+    return controller_of(obj) is not None and not is_controlled_by(obj, owner)
 
 
 def is_of_kind(reference: dict[str, Any], kind: Kind) -> bool:
@@ -118,7 +128,8 @@ class _Worker:
         # A conflict is how optimistic locking says "read again": no fault, so no event and no log line.
         if not (isinstance(error, ApiError) and error.reason == "Conflict"):
             self._report(key, error)
-        return float(min(_FIRST_RETRY_SECONDS * 2 ** (self._failures[key] - 1), _LONGEST_RETRY_SECONDS))
+        doublings = min(self._failures[key] - 1, _MOST_DOUBLINGS)
+        return float(min(_FIRST_RETRY_SECONDS * 2**doublings, _LONGEST_RETRY_SECONDS))
 
     def _report(self, key: Key, error: Exception) -> None:
         controller = self._controller
@@ -165,15 +176,21 @@ class Manager:
     async def _follow(self, kind: Kind) -> None:
         while True:
             try:
-                items, version = self._registry.list(kind)
-                for item in items:
-                    self._enqueue(kind, item)
+                version = self._registry.resource_version
+                self._enqueue_all(kind)
                 async for event in self._registry.watch(kind, resource_version=version):
                     self._enqueue(kind, event.object)
             except ApiError as error:
-                # 410: more changes than the history keeps went by; the list above starts afresh.
+                # 410: more changes than the history keeps went by; everything they may concern is looked at.
                 if error.code != 410:
                     raise
+
+    def _enqueue_all(self, kind: Kind) -> None:
+        """All objects of the controllers that follow this kind: one that is gone cannot tell its owner any more."""
+        for controller in self._controllers:
+            if kind == controller.kind or kind in controller.owns:
+                for entry in self._registry.entries(controller.kind):
+                    self._workers[id(controller)].enqueue(entry.key)
 
     def _enqueue(self, kind: Kind, obj: dict[str, Any]) -> None:
         for controller in self._controllers:

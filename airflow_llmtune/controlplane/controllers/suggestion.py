@@ -73,7 +73,7 @@ class SuggestionController(Controller):
         spec = experiment["spec"]
         settings = suggestion["spec"]["algorithm"].get("algorithmSettings") or []
         return SearchRequest(
-            space=search_space.parse(spec["parameters"]),
+            space=search_space.parse(spec.get("parameters", ())),
             minimize=spec["objective"]["type"] == "minimize",
             settings={setting["name"]: setting["value"] for setting in settings},
             past=self._past(suggestion, experiment),

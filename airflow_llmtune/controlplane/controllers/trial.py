@@ -10,7 +10,7 @@ from airflow_llmtune.controlplane.clock import Clock, timestamp
 from airflow_llmtune.controlplane.controllers import trial_status
 from airflow_llmtune.controlplane.controllers.conditions import has_condition
 from airflow_llmtune.controlplane.controllers.observation import fold, is_available, wanted_metrics
-from airflow_llmtune.controlplane.controllers.runtime import Controller, owner_reference
+from airflow_llmtune.controlplane.controllers.runtime import Controller, is_left_behind, owner_reference
 from airflow_llmtune.controlplane.db_manager import UNAVAILABLE, YEAR_ONE, DBManager, MetricLog
 
 if TYPE_CHECKING:
@@ -71,6 +71,8 @@ class TrialController(Controller):
             self._create_job(trial, kind)
             trial_status.mark_running(trial, now)
             return None
+        if is_left_behind(job, trial):
+            return None  # When it has gone we are called again.
         return self._judge(trial, trial_status.job_status(trial, job), now)
 
     def _create_job(self, trial: dict[str, Any], kind: Kind) -> None:

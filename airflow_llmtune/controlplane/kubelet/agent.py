@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from airflow_llmtune.controlplane.apiserver.errors import ApiError
+from airflow_llmtune.controlplane.apiserver.errors import ApiError, bad_request
 from airflow_llmtune.controlplane.apiserver.kinds import (
     CONFIG_MAP,
     PERSISTENT_VOLUME_CLAIM,
@@ -67,11 +67,11 @@ class Kubelet:
         """Until cancelled; call ``stop`` then."""
         while True:
             try:
-                for pod in self._registry.list(POD)[0]:
-                    self._look_at(pod)
-                async for event in self._registry.watch(POD, resource_version=self._registry.resource_version):
+                version = self._registry.resource_version
+                self._look_at_all()
+                async for event in self._registry.watch(POD, resource_version=version):
                     if event.type == "DELETED":
-                        self._forget(event.object)
+                        self._forget(event.object["metadata"]["uid"])
                     else:
                         self._look_at(event.object)
             except ApiError as error:
@@ -118,11 +118,19 @@ class Kubelet:
         async for added in logs.follow(path, start, has_ended):
             yield added
 
+    def _look_at_all(self) -> None:
+        """Also at the start; later on, pods may have gone unseen."""
+        pods = {pod["metadata"]["uid"]: pod for pod in self._registry.list(POD)[0]}
+        for pod in pods.values():
+            self._look_at(pod)
+        for uid in self._workers.keys() - pods.keys():
+            self._forget(uid)
+
     def _look_at(self, pod: dict[str, Any]) -> None:
         metadata = pod["metadata"]
         uid = metadata["uid"]
         worker = self._workers.get(uid)
-        if worker is None and pod.get("status", {}).get("phase") not in {"Succeeded", "Failed"}:
+        if worker is None and pod.get("status", {}).get("phase") not in ("Succeeded", "Failed"):
             worker = self._start(pod)
         if worker is not None and "deletionTimestamp" in metadata and not worker.has_ended:
             self._stop_later(worker, float(metadata.get("deletionGracePeriodSeconds") or 0))
@@ -183,8 +191,7 @@ class Kubelet:
         elif "deletionTimestamp" in current["metadata"]:
             self._registry.delete(POD, metadata["namespace"], metadata["name"], grace_period_seconds=0)
 
-    def _forget(self, pod: dict[str, Any]) -> None:
-        uid = pod["metadata"]["uid"]
+    def _forget(self, uid: str) -> None:
         worker = self._workers.get(uid)
         if worker is None or uid not in self._tasks:
             self._drop(uid)
@@ -212,7 +219,11 @@ class Kubelet:
     def _log_file(self, namespace: str, pod_name: str, container: str, *, previous: bool = False) -> tuple[Path, int]:
         """The log of a start of a container (default: the first container) and the number of that start."""
         pod = self._registry.get(POD, namespace, pod_name)
-        name, uid = container or pod["spec"]["containers"][0]["name"], pod["metadata"]["uid"]
+        spec, uid = pod["spec"], pod["metadata"]["uid"]
+        known = [one["name"] for one in [*spec["containers"], *spec.get("initContainers", ())]]
+        name = container or known[0]
+        if name not in known:
+            raise bad_request(f"container {name} is not valid for pod {pod_name}")
         worker = self._workers.get(uid)
         record = worker.record(name) if worker is not None else None
         restart = (0 if record is None else record.restart_count) - previous

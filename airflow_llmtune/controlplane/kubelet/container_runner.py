@@ -27,6 +27,7 @@ from airflow_llmtune.controlplane.kubelet.volumes import Mount, container_mounts
 
 _DEFAULT_TERMINATION_PATH = "/dev/termination-log"
 _LONGEST_BACKOFF_SECONDS = 300.0
+_MOST_DOUBLINGS = 20
 _LONGEST_MESSAGE_BYTES = 4096
 _FALLBACK_LINES, _FALLBACK_BYTES = 80, 2048
 _CONFIG_RETRY_SECONDS = 0.5
@@ -196,7 +197,8 @@ class ContainerRunner:
         if "terminated" not in self.record.state:
             return
         count = self.record.restart_count
-        delay = min(self._context.backoff_base_seconds * 2 ** (count - 1), _LONGEST_BACKOFF_SECONDS)
+        doublings = min(max(count - 1, 0), _MOST_DOUBLINGS)
+        delay = min(self._context.backoff_base_seconds * 2**doublings, _LONGEST_BACKOFF_SECONDS)
         self.record.last_state = self.record.state
         if count > 0:
             message = f"back-off {delay:g}s restarting failed container={self.record.name}"

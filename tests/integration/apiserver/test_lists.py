@@ -86,7 +86,8 @@ def test_resource_versions_of_lists(served: Served) -> None:
     assert names(f"resourceVersion={old}&resourceVersionMatch=Exact") == ["a"]
     future = served.http.get(f"{CONFIG_MAPS}?resourceVersion=999999")
     assert (future.status_code, future.headers["retry-after"]) == (504, "1")
-    assert served.http.get(f"{CONFIG_MAPS}?resourceVersion=x").status_code == 400
+    for unreadable in ("x", "-1", "²", "9" * 5000):
+        assert served.http.get(f"{CONFIG_MAPS}?resourceVersion={unreadable}").status_code == 400
 
 
 def test_a_long_list_is_compressed_for_who_accepts_it(served: Served) -> None:

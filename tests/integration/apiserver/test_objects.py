@@ -170,6 +170,11 @@ def test_patches_of_each_content_type(served: Served, content_type: str, body: A
     assert (answer.status_code, answer.json()["data"]) == (200, data)
 
 
+def test_head_is_no_verb_of_the_api(served: Served) -> None:
+    assert served.http.head(CONFIG_MAPS).status_code == 405
+    assert served.http.get(CONFIG_MAPS).status_code == 200
+
+
 def test_server_side_apply_creates_and_then_merges(served: Served) -> None:
     headers = {"content-type": "application/apply-patch+yaml"}
     url = f"{CONFIG_MAPS}/c?fieldManager=me"
@@ -180,6 +185,9 @@ def test_server_side_apply_creates_and_then_merges(served: Served) -> None:
     assert (merged.status_code, merged.json()["data"]) == (200, {"a": "1", "b": "2"})
     unnamed = served.http.patch(f"{CONFIG_MAPS}/c", content=yaml.safe_dump(body), headers=headers)
     assert unnamed.status_code == 400
+    elsewhere = served.http.patch(url.replace("/c?", "/d?"), content=yaml.safe_dump(body), headers=headers)
+    assert elsewhere.status_code == 400
+    assert "does not match the name on the URL (d)" in elsewhere.json()["message"]
 
 
 def test_an_unknown_patch_format_is_415_with_the_known_ones(served: Served) -> None:
@@ -199,6 +207,8 @@ def test_an_unknown_patch_format_is_415_with_the_known_ones(served: Served) -> N
         (b"{", "application/json", 400),
         (b'{"metadata":{"name":"c"},"data":{"x":NaN}}', "application/json", 400),
         (b"[]", "application/json", 400),
+        (b'{"metadata":{"name":"c"},"data":{"x":"\\ud800"}}', "application/json", 400),
+        (b'{"metadata":{"name":"c"},"data":' + b"[" * 50_000 + b"]" * 50_000 + b"}", "application/json", 400),
         (b'{"apiVersion":"v2","metadata":{"name":"c"}}', "application/json", 400),
         (b'{"kind":"Pod","metadata":{"name":"c"}}', "application/json", 400),
         (b'{"metadata":{"name":"c","labels":{"a":1}}}', "application/json", 400),

@@ -175,7 +175,22 @@ def test_grid_refuses_a_double_without_a_step_and_a_budget_above_the_combination
         (choice("x"), "feasibleSpace.list is empty"),
     ],
 )
-def test_a_space_that_cannot_be_drawn_from_is_refused(parameter: dict[str, Any], text: str) -> None:
+def test_a_range_or_list_that_cannot_be_drawn_from_is_refused(parameter: dict[str, Any], text: str) -> None:
     with pytest.raises(InvalidSettingsError) as caught:
         parse([parameter])
     assert text in str(caught.value)
+
+
+def test_grid_draws_from_more_combinations_than_fit_in_memory() -> None:
+    parameters = [integer(name, "1", "50000") for name in "abc"]
+    past: list[PastTrial] = []
+    for _ in range(3):
+        drawn = load("grid").suggest(request(parameters, past=past), 2)
+        past += [PastTrial(point) for point in drawn]
+    assert len({tuple(one.assignments.values()) for one in past}) == 6
+    assert [one.assignments for one in past] == load("grid").suggest(request(parameters), 6)
+
+
+def test_a_space_without_parameters_is_refused() -> None:
+    with pytest.raises(InvalidSettingsError, match="there are no parameters to search"):
+        parse([])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from airflow_llmtune.controlplane.apiserver.errors import conflict
 from airflow_llmtune.controlplane.apiserver.kinds import EVENT, JOB, POD
 from airflow_llmtune.controlplane.apiserver.registry import Registry
+from airflow_llmtune.controlplane.controllers import runtime
 from airflow_llmtune.controlplane.controllers.runtime import Controller, Manager, owner_reference
 
 Object = dict[str, Any]
@@ -25,22 +27,26 @@ class Recorder(Controller):
         super().__init__(registry)
         self.calls: list[str] = []
         self.act: Callable[[], Any] = lambda: None
-        self.running = 0
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.running: Counter[str] = Counter()
+        self.most_of: Counter[str] = Counter()
         self.most_running = 0
 
     async def reconcile(self, namespace: str, name: str) -> float | None:
         self.calls.append(name)
-        self.running += 1
-        self.most_running = max(self.running, self.most_running)
+        self.running[name] += 1
+        self.most_of[name] = max(self.running[name], self.most_of[name])
+        self.most_running = max(self.running.total(), self.most_running)
         try:
-            await asyncio.sleep(0.01)
+            await self.gate.wait()
             result: float | None = self.act()
             return result
         finally:
-            self.running -= 1
+            self.running[name] -= 1
 
     async def called(self, times: int) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while len(self.calls) < times:
                 await asyncio.sleep(0.005)
 
@@ -62,21 +68,26 @@ def create_job(registry: Registry, name: str = "job") -> Object:
     return registry.create(JOB, {"metadata": {"name": name, "namespace": "default"}, "spec": {"template": template}})
 
 
-async def test_many_changes_of_one_object_become_few_calls_never_two_at_once(
+async def test_changes_during_a_call_become_one_more_call_never_two_at_once(
     registry: Registry, recorder: Recorder
 ) -> None:
+    recorder.gate.clear()
     job = create_job(registry)
+    await recorder.called(1)
     for count in range(20):
         registry.update_status(
             JOB, {**job, "status": {"active": count}, "metadata": {**job["metadata"], "resourceVersion": ""}}
         )
-        await asyncio.sleep(0.002)
-    await asyncio.sleep(0.1)
-    assert 2 <= len(recorder.calls) < 20
-    assert recorder.most_running == 1
+        await asyncio.sleep(0)
+    recorder.gate.set()
+    create_job(registry, "other")
+    await recorder.called(3)
+    assert sorted(recorder.calls) == ["job", "job", "other"]
+    assert recorder.most_of["job"] == 1
 
 
 async def test_different_objects_are_reconciled_side_by_side(registry: Registry, recorder: Recorder) -> None:
+    recorder.gate.clear()
     for index in range(5):
         create_job(registry, f"job{index}")
     await recorder.called(5)
@@ -123,6 +134,25 @@ async def test_a_conflict_is_tried_again_in_silence(registry: Registry, recorder
     create_job(registry)
     await recorder.called(2)
     assert registry.list(EVENT, "default")[0] == []
+
+
+async def test_what_happened_unseen_is_looked_at_when_the_watch_has_lost_its_place(recorder: Recorder) -> None:
+    registry = recorder.registry
+    job = create_job(registry)
+    metadata = {"name": "pod", "namespace": "default", "ownerReferences": [owner_reference(JOB, job)]}
+    registry.create(POD, {"metadata": metadata, "spec": {"containers": [{"name": "a", "image": "x"}]}})
+    await recorder.called(1)
+    await asyncio.sleep(0)
+    calls = len(recorder.calls)
+    registry.delete(POD, "default", "pod", grace_period_seconds=0)
+    registry.store.compact()
+    await recorder.called(calls + 1)
+
+
+async def test_a_failure_that_lasts_for_days_is_still_tried_again(registry: Registry) -> None:
+    worker = runtime._Worker(Recorder(registry))
+    worker._failures["default", "job"] = 100_000
+    assert worker._after_failure(("default", "job"), RuntimeError("still")) == 60.0
 
 
 async def test_objects_from_before_the_start_are_seen(registry: Registry) -> None:

@@ -214,6 +214,20 @@ async def test_a_deleted_trial_comes_back_with_the_same_parameters(world: World,
     assert len(world.trials()) == 2
 
 
+async def test_nothing_is_taken_over_from_an_earlier_experiment(world: World, begin: Callable[..., Object]) -> None:
+    begin()
+    await world.settle()
+    old = world.trials()
+    world.registry.delete(EXPERIMENT, "default", "exp")
+    await ExperimentController(world.registry, utc_now).reconcile("default", "exp")
+    begin()
+    assert "trials" not in (await world.settle())["status"]
+    for trial in old:
+        world.registry.delete(TRIAL, "default", trial["metadata"]["name"])
+    world.registry.delete(SUGGESTION, "default", "exp")
+    assert (await world.settle())["status"]["trials"] == 2
+
+
 async def test_lowering_the_parallelism_removes_trials_and_their_suggestions(
     world: World, begin: Callable[..., Object]
 ) -> None:

@@ -191,3 +191,23 @@ async def test_a_deleted_namespace_is_emptied_and_then_goes(registry: Registry) 
     registry.patch(POD, "default", "p", MERGE, {"metadata": {"finalizers": None}})
     assert await controller.reconcile("", "default") is None
     assert registry.find(NAMESPACE, None, "default") is None
+
+
+def test_an_object_that_cannot_be_deleted_does_not_keep_others(
+    registry: Registry, collector: GarbageCollector, caplog: pytest.LogCaptureFixture
+) -> None:
+    owner = make(registry, EXPERIMENT, "x")
+    odd = {"metadata": {"name": "odd", "ownerReferences": [reference(EXPERIMENT, owner)]}}
+    registry.create(POD, {**odd, "spec": {"nodeName": "n", "terminationGracePeriodSeconds": "soon"}}, "default")
+    make(registry, CONFIG_MAP, "plain", reference(EXPERIMENT, owner))
+    registry.delete(EXPERIMENT, "default", "x")
+    collector.collect()
+    assert registry.find(CONFIG_MAP, "default", "plain") is None
+    assert "collecting Pod default/odd failed" in caplog.text
+
+
+def test_replacing_a_namespace_does_not_let_it_go_before_it_is_empty(registry: Registry) -> None:
+    make(registry, CONFIG_MAP, "c")
+    registry.update(NAMESPACE, {"metadata": {"name": "default"}})
+    assert "deletionTimestamp" in registry.delete(NAMESPACE, None, "default")["metadata"]
+    assert registry.find(NAMESPACE, None, "default") is not None

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from airflow_llmtune.controlplane.apiserver.errors import ApiError
 from airflow_llmtune.controlplane.apiserver.kinds import (
     CONFIG_MAP,
     EVENT,
@@ -101,7 +102,7 @@ def is_alive(pid: int) -> bool:
 
 
 async def dead(*pids: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         while any(is_alive(pid) for pid in pids):
             await asyncio.sleep(0.02)
 
@@ -144,7 +145,7 @@ async def test_both_outputs_are_logged_and_stay_until_the_pod_is_deleted(node: N
     assert node.log(tail_lines=0) == ""
     assert node.log(limit_bytes=5) == "one\nt"
     node.registry.delete(POD, "default", "pod")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while any((tmp_path / "pods").iterdir()):
             await asyncio.sleep(0.01)
 
@@ -344,7 +345,7 @@ async def test_the_pods_deadline_kills_it(node: Node) -> None:
 async def test_deletion_lets_the_process_end_in_its_grace_period(node: Node, tmp_path: Path) -> None:
     ready, done = tmp_path / "ready", tmp_path / "done"
     node.create(f"trap 'touch {done}; exit 0' TERM; touch {ready}; while :; do sleep 0.05; done")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         while not ready.exists():
             await asyncio.sleep(0.01)
     marked = node.registry.delete(POD, "default", "pod")
@@ -357,13 +358,31 @@ async def test_a_process_that_ignores_the_signal_is_killed_with_all_it_started(n
     pids = tmp_path / "pids"
     script = f"trap '' TERM; setsid sh -c 'echo $$$$; exec sleep 60' >> {pids} & echo $$$$ >> {pids}; wait; sleep 60"
     node.create(script, terminationGracePeriodSeconds=1)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         while not pids.exists() or len(pids.read_text().split()) < 2:
             await asyncio.sleep(0.01)
     started = [int(pid) for pid in pids.read_text().split()]
     node.registry.delete(POD, "default", "pod")
     await node.gone()
     await dead(*started)
+
+
+async def test_a_pod_that_went_unseen_is_killed_too(node: Node, tmp_path: Path) -> None:
+    node.create(f"echo $$$$ > {tmp_path}/pid.new; mv {tmp_path}/pid.new {tmp_path}/pid; sleep 60")
+    async with asyncio.timeout(20):
+        while not (tmp_path / "pid").exists():
+            await asyncio.sleep(0.01)
+    node.registry.delete(POD, "default", "pod", grace_period_seconds=0)
+    node.registry.store.compact()
+    await dead(int((tmp_path / "pid").read_text()))
+
+
+async def test_the_log_of_a_container_the_pod_does_not_have_is_refused(node: Node) -> None:
+    node.create("true")
+    for name in ("other", "../main"):
+        with pytest.raises(ApiError, match=f"container {name} is not valid for pod pod"):
+            node.log(name)
+    await node.end()
 
 
 async def test_what_a_container_leaves_running_ends_with_it(node: Node, tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ async def collect(folder: Path, db_manager: DBManager, lines: list[str], pid_tex
     for line in lines:
         with path.open("a") as file:
             file.write(f"{line}\n")
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(20):
             while line.encode() not in shown:
                 await asyncio.sleep(0.01)
     if pid_text is not None:

@@ -70,3 +70,15 @@ async def test_a_broken_space_fails_it_with_the_reason(
     failed = registry.get(SUGGESTION, "default", "exp")["status"]["conditions"][-1]
     assert (failed["type"], failed["reason"]) == ("Failed", "SuggestionFailed")
     assert "feasibleSpace.min 9 is greater than feasibleSpace.max 1" in failed["message"]
+
+
+async def test_an_experiment_without_parameters_fails_instead_of_waiting(
+    registry: Registry, controller: SuggestionController, experiment: Object
+) -> None:
+    del experiment["spec"]["parameters"]
+    experiment["spec"]["trialTemplate"]["trialParameters"][0]["reference"] = "${trialSpec.Name}"
+    ask(registry, experiment, 1, nasConfig={"graphConfig": {"numLayers": 1}})
+    await controller.reconcile("default", "exp")
+    failed = registry.get(SUGGESTION, "default", "exp")["status"]["conditions"][-1]
+    assert failed["reason"] == "SuggestionFailed"
+    assert "there are no parameters to search" in failed["message"]

@@ -163,6 +163,18 @@ async def test_a_deleted_job_of_a_live_trial_is_made_again(world: World) -> None
     assert world.registry.get(JOB, "default", "trial")["metadata"]["uid"] != old["metadata"]["uid"]
 
 
+async def test_the_job_of_an_earlier_trial_of_the_same_name_says_nothing_about_this_one(
+    world: World, conditions: Conditions
+) -> None:
+    await world.start()
+    world.end_job("Complete")
+    world.registry.delete(TRIAL, "default", "trial")
+    await world.controller.reconcile("default", "trial")
+    assert conditions(await world.start()) == [("Created", "True", "TrialCreated")]
+    world.registry.delete(JOB, "default", "trial")
+    assert conditions(await world.settle())[-1] == ("Running", "True", "TrialRunning")
+
+
 async def test_deleting_a_trial_forgets_its_metrics(world: World) -> None:
     await world.start()
     world.report("0.5")

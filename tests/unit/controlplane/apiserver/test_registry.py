@@ -211,3 +211,51 @@ def test_string_data_of_a_secret_ends_up_encoded(registry: Registry) -> None:
 )
 def test_data_of_the_wrong_type_is_a_bad_request(registry: Registry, kind: Kind, content: dict[str, Any]) -> None:
     assert refused(create, registry, kind, {"metadata": {"name": "s"}} | content).code == 400
+
+
+NULLS = {"labels": None, "annotations": None, "finalizers": None, "ownerReferences": None, "generateName": None}
+
+
+def test_nulls_in_the_metadata_are_absent_fields(registry: Registry) -> None:
+    metadata = create(registry, obj=experiment(**NULLS))["metadata"]
+    assert not NULLS.keys() & metadata.keys()
+    updated = registry.update(EXPERIMENT, {**experiment(**NULLS), "metadata": {**metadata, **NULLS}})
+    assert not NULLS.keys() & updated["metadata"].keys()
+
+
+OWNER = {"apiVersion": "v1", "kind": "Pod", "name": "a", "uid": "b"}
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"finalizers": [1]},
+        {"ownerReferences": ["x"]},
+        {"ownerReferences": [{**OWNER, "uid": ["b"]}]},
+        {"ownerReferences": [{**OWNER, "name": {}}]},
+        {"ownerReferences": [{**OWNER, "kind": None}]},
+    ],
+)
+def test_lists_in_the_metadata_hold_what_controllers_expect(registry: Registry, metadata: dict[str, Any]) -> None:
+    error = refused(create, registry, POD, {"metadata": {"name": "p", **metadata}, "spec": {}})
+    assert error.code == 400
+    assert "cannot unmarshal" in error.message
+
+
+def test_spec_and_status_are_objects(registry: Registry) -> None:
+    assert refused(create, registry, POD, {"metadata": {"name": "p"}, "spec": "x"}).code == 400
+    made = create(registry, POD, {"metadata": {"name": "p"}, "spec": {}})
+    assert refused(registry.update_status, POD, {**made, "status": "x"}).code == 400
+    assert "status" not in registry.update_status(POD, {**made, "status": None})
+
+
+@pytest.mark.parametrize("kind", [CONFIG_MAP, SECRET])
+@pytest.mark.parametrize("key", ["../x", "a/b", "..", ".", "..x", "", "a b"])
+def test_keys_that_are_no_file_names_are_refused(registry: Registry, kind: Kind, key: str) -> None:
+    error = refused(create, registry, kind, {"metadata": {"name": "c"}, "data": {key: "eA=="}})
+    assert (error.code, error.reason) == (422, "Invalid")
+    create(registry, kind, {"metadata": {"name": "c"}, "data": {"a.b-C_1": "eA==", ".hidden": "eA=="}})
+
+
+def test_a_text_that_cannot_be_stored_is_refused(registry: Registry) -> None:
+    assert refused(create, registry, CONFIG_MAP, {"metadata": {"name": "c"}, "data": {"k": "\ud800"}}).code == 400

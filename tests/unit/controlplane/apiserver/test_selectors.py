@@ -29,6 +29,7 @@ LABELS = {"app": "web", "tier": "front", "katib.kubeflow.org/trial": "t-1", "emp
         ("!app", False),
         ("app in (db, web)", True),
         ("app in (db)", False),
+        ("app in(web)", True),
         ("absent in (db)", False),
         ("app notin (db)", True),
         ("app notin (web,db)", False),

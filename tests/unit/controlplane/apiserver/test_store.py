@@ -187,3 +187,26 @@ def test_a_dropped_subscription_leaves_nothing() -> None:
     gc.collect()
     assert subscription() is None
     store.create(CONFIG_MAP, "n", "a", obj())
+
+
+def test_history_is_bounded_in_bytes_too_but_the_newest_changes_stay() -> None:
+    store = Store(history_bytes=10_000)
+    first = store.create(CONFIG_MAP, "n", "a", obj(text="")).revision
+    for index in range(300):
+        store.update(CONFIG_MAP, "n", "a", obj(text="x" * 1000, index=index))
+    with pytest.raises(CompactedError):
+        store.subscribe(CONFIG_MAP, first)
+    assert len(store.subscribe(CONFIG_MAP, store.revision - 100).read()) == 100
+
+
+def test_old_changes_keep_only_their_bytes_and_can_still_be_read() -> None:
+    store = Store()
+    old = store.create(CONFIG_MAP, "n", "a", obj(v=0))
+    parsed = old.view
+    assert old.view is parsed
+    for index in range(1, 120):
+        store.update(CONFIG_MAP, "n", "a", obj(v=index))
+    assert old.view is not parsed
+    assert old.view == parsed
+    changes = store.subscribe(CONFIG_MAP, old.revision).read()
+    assert [change.entry.view["data"]["v"] for change in changes] == list(range(1, 120))
