@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import pairwise
@@ -17,6 +18,7 @@ from demo.processes import Processes
 
 METRIC = "eval_loss"
 LEAVING_SECONDS = 8.0
+LOOKS_PER_SECOND = 5
 FINISHED_TRIAL = ("Succeeded", "Failed", "MetricsUnavailable", "EarlyStopped")
 
 
@@ -41,7 +43,9 @@ class Progress:
     cluster: Cluster
     processes: Processes
     transitions: list[Transition] = field(default_factory=list)
+    workers: dict[str, set[int]] = field(default_factory=lambda: defaultdict(set))
     workers_while_deferred: set[int] = field(default_factory=set)
+    _instances: dict[str, str] = field(default_factory=dict)
 
     def follow(self, dag_id: str, run_id: str) -> str:
         """Return the run's last state."""
@@ -53,17 +57,25 @@ class Progress:
             self._see_trials(trials_told)
             if state in {"success", "failed"}:
                 return state
-            time.sleep(1)
+            self._look_for_workers()
 
     def deferred_seconds(self, task_id: str) -> float:
         """Return for how long a task waited without a worker."""
         mine = [transition for transition in self.transitions if transition.task_id == task_id]
         return sum(after.at - before.at for before, after in pairwise(mine) if before.state == "deferred")
 
+    def _look_for_workers(self) -> None:
+        """For a second: a task's worker may live no longer."""
+        for _ in range(LOOKS_PER_SECOND):
+            time.sleep(1 / LOOKS_PER_SECOND)
+            for instance_id, task_id in self._instances.items():
+                self.workers[task_id] |= set(worker_pids(instance_id))
+
     def _see_tasks(self, dag_id: str, run_id: str) -> None:
         last = {transition.task_id: transition.state for transition in self.transitions}
         for instance in self.site.task_instances(dag_id, run_id):
             task_id, state = instance["task_id"], instance["state"]
+            self._instances[instance["id"]] = task_id
             if state is None:
                 continue
             pids = worker_pids(instance["id"])

@@ -6,10 +6,11 @@ wire; no SDK model is needed at run time.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -111,6 +112,8 @@ class KubeflowHook(AsyncKubernetesHook):  # type: ignore[misc]  # the provider s
         """Open one connection pool and keep it for the whole block."""
         async with self.get_conn() as api:
             yield KubeflowClient(api, self.api_retry_timeout, self._renew_credentials)
+        # Sockets that were just closed are let go in the loop's next round.
+        await asyncio.sleep(0)
 
     async def _renew_credentials(self) -> None:
         """Load the configuration again, into the same object that open clients read their token from."""
@@ -214,7 +217,7 @@ class KubeflowClient:
         resource_version: str,
         field_selector: str,
         timeout_seconds: int,
-    ) -> AsyncIterator[tuple[str, JSON]]:
+    ) -> AsyncGenerator[tuple[str, JSON], None]:
         """
         Stream ``(type, object)`` until the server ends the watch; bookmarks included.
 
@@ -230,11 +233,16 @@ class KubeflowClient:
         # The read timeout lies above the server's own, so that only a dead connection trips it.
         limits = aiohttp.ClientTimeout(sock_connect=30, sock_read=timeout_seconds + 30)
         async with self._open("GET", kind.path(namespace), query=query, limits=limits) as response:
-            async for line in response.content:
-                event = json.loads(line)
-                if event["type"] == "ERROR":
-                    raise _status_error(event["object"], self._api.configuration.host)
-                yield event["type"], event["object"]
+            try:
+                async for line in response.content:
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        raise _status_error(event["object"], self._api.configuration.host)
+                    yield event["type"], event["object"]
+            finally:
+                # Left in the middle, it is cut: a polite end of TLS would take longer than a worker's event loop lives.
+                if response.connection is not None and response.connection.transport is not None:
+                    response.connection.transport.abort()
 
     async def read_log(self, namespace: str, name: str, container: str, *, tail_lines: int) -> str:
         """Return the last lines that a container printed."""

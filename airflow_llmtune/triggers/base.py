@@ -6,7 +6,8 @@ import asyncio
 import inspect
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -40,7 +41,7 @@ _DELETIONS: set[asyncio.Task[None]] = set()
 
 async def follow(
     client: KubeflowClient, kind: ResourceKind, namespace: str, name: str, *, poll_interval: float
-) -> AsyncIterator[JSON | None]:
+) -> AsyncGenerator[JSON | None, None]:
     """
     Yield the object as it is now and after each change, for ever; None while there is no such object.
 
@@ -57,16 +58,18 @@ async def follow(
             await asyncio.sleep(poll_interval)
             continue
         begin = time.monotonic()
+        watch = client.watch(
+            kind,
+            namespace,
+            resource_version=version,
+            field_selector=selector,
+            timeout_seconds=random.randint(*WATCH_SECONDS),  # noqa: S311 (spreads load, guards nothing)
+        )
         try:
-            async for type_, changed in client.watch(
-                kind,
-                namespace,
-                resource_version=version,
-                field_selector=selector,
-                timeout_seconds=random.randint(*WATCH_SECONDS),  # noqa: S311 (spreads load, guards nothing)
-            ):
-                if type_ != "BOOKMARK":
-                    yield None if type_ == "DELETED" else changed
+            async with aclosing(watch):
+                async for type_, changed in watch:
+                    if type_ != "BOOKMARK":
+                        yield None if type_ == "DELETED" else changed
         except KubernetesApiError as error:
             if error.code == 403:
                 may_watch = False
@@ -159,8 +162,12 @@ class WaitTrigger(BaseTrigger):
 
     async def _watch_until_finished(self) -> Outcome:
         told = None
-        async with self.hook.connect() as client:
-            async for obj in follow(client, self.kind, self.namespace, self.name, poll_interval=self.poll_interval):
+        async with (
+            self.hook.connect() as client,
+            # Closed before the connections are: else an open watch outlives them.
+            aclosing(follow(client, self.kind, self.namespace, self.name, poll_interval=self.poll_interval)) as states,
+        ):
+            async for obj in states:
                 if obj is None or obj["metadata"]["uid"] != self.uid:
                     break
                 if (progress := self.describe(obj)) != told:

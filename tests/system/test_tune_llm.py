@@ -92,7 +92,7 @@ def test_the_example_dag_tunes_and_trains_and_waits_without_a_worker(site):
         assert "deferred" in [seen.state for seen in progress.transitions if seen.task_id == task_id]
         assert progress.deferred_seconds(task_id) > 0
         # A worker is seen where there is one, so seeing none while deferred says something.
-        assert any(seen.worker_pids for seen in progress.transitions if seen.task_id == task_id)
+        assert progress.workers[task_id]
     assert progress.workers_while_deferred == set()
 
 
