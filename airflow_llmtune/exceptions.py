@@ -28,6 +28,10 @@ __all__ = [
 ]
 
 
+# Reason of a KubernetesApiError: there was nobody to ask.
+INVALID_CONFIGURATION = "InvalidConfiguration"
+
+
 class LLMTuneError(Exception):
     """Base of all errors of this package."""
 
@@ -71,7 +75,7 @@ class KubernetesApiError(LLMTuneError):
     @property
     def transient(self) -> bool:
         """Tell whether the same request may succeed later; 401 because a token may just have been rotated."""
-        return self.code in {0, 401, 429, 500, 502, 503, 504}
+        return self.code in {0, 401, 429, 500, 502, 503, 504} and self.reason != INVALID_CONFIGURATION
 
 
 class OutcomeError(LLMTuneError):

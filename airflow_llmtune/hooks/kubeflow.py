@@ -24,7 +24,7 @@ from kubernetes_asyncio.config import ConfigException
 from kubernetes_asyncio.config.kube_config import KUBE_CONFIG_DEFAULT_LOCATION
 from yaml import YAMLError
 
-from airflow_llmtune.exceptions import ForeignObjectError, KubernetesApiError
+from airflow_llmtune.exceptions import INVALID_CONFIGURATION, ForeignObjectError, KubernetesApiError
 from airflow_llmtune.resources import pod
 from airflow_llmtune.resources.meta import IDENTITY_LABEL, ResourceKind
 
@@ -83,16 +83,16 @@ class KubeflowHook(AsyncKubernetesHook):  # type: ignore[misc]  # the provider s
         return await super()._get_field(field_name) or None
 
     async def _load_config(self) -> None:
-        if await self._is_unconfigured():
-            self.in_cluster = True
         try:
+            if await self._is_unconfigured():
+                self.in_cluster = True
             await super()._load_config()
         except (ConfigException, AirflowException, YAMLError, OSError, TypeError, ValueError) as error:
             source = self.config_file or f"the connection {self.conn_id!r}"
             raise KubernetesApiError(
-                f"No usable Kubernetes configuration in {source}: {type(error).__name__}: {error}. Fix: set "
-                f"`config_file`, or `kube_config_path` of the connection, to a kubeconfig that this process can read",
-                reason="InvalidConfiguration",
+                f"No usable Kubernetes configuration in {source}: {_tell(error)}. Fix: set `config_file`, or "
+                f"`kube_config_path` of the connection, to a kubeconfig that this process can read",
+                reason=INVALID_CONFIGURATION,
             ) from error
         if str(await self._get_field("disable_verify_ssl")).lower() == "true":
             self.client_configuration.verify_ssl = False
@@ -312,6 +312,12 @@ class KubeflowClient:
             f"it runs and that the connection or `config_file` of this task points to it",
             reason="Unreachable",
         )
+
+
+def _tell(error: Exception) -> str:
+    # PyYAML quotes the line that it cannot read, and that may hold a token.
+    text = getattr(error, "problem", "it is no YAML") if isinstance(error, YAMLError) else str(error)
+    return f"{type(error).__name__}: {text}"
 
 
 def _has_default_kubeconfig() -> bool:

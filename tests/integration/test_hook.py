@@ -178,12 +178,19 @@ async def test_a_token_of_an_exec_plugin_is_renewed_when_it_has_expired(kubeconf
     assert await _reaches(KubeflowHook(None, config_file=str(path), api_retry_timeout=10))
 
 
-@pytest.mark.parametrize("text", ["just text", "a: [", "{}"])
+@pytest.mark.parametrize("text", ["just text", "a: [", "users: [{token: s3cret}", "{}"])
 async def test_a_file_that_is_no_kubeconfig_is_named(tmp_path, text):
     path = tmp_path / "broken.yaml"
     path.write_text(text)
-    with pytest.raises(KubernetesApiError, match=r"broken\.yaml"):
-        await _reaches(KubeflowHook(None, config_file=str(path), api_retry_timeout=0.2))
+    with pytest.raises(KubernetesApiError, match=r"broken\.yaml") as caught:
+        await _reaches(KubeflowHook(None, config_file=str(path), api_retry_timeout=60))
+    assert "s3cret" not in str(caught.value)
+    assert not caught.value.transient
+
+
+async def test_a_connection_that_does_not_exist_is_named():
+    with pytest.raises(KubernetesApiError, match="no_such_connection"):
+        await _reaches(KubeflowHook("no_such_connection", api_retry_timeout=60))
 
 
 async def test_in_cluster_goes_before_the_connection(monkeypatch, kubeconfig):
