@@ -49,7 +49,7 @@ class Progress:
 
     def follow(self, dag_id: str, run_id: str) -> str:
         """Return the run's last state."""
-        trials_told: set[str] = set()
+        trials_told: dict[str, float | None] = {}
         while True:
             self.processes.check()
             state = self.site.run_state(dag_id, run_id)
@@ -99,17 +99,15 @@ class Progress:
             time.sleep(0.2)
         return []
 
-    def _see_trials(self, told: set[str]) -> None:
-        trials = self.cluster.trials()
-        best = min((value for trial in trials if (value := metric(trial, METRIC)) is not None), default=None)
-        for trial in trials:
+    def _see_trials(self, told: dict[str, float | None]) -> None:
+        for trial in self.cluster.trials():
             name, state = trial["metadata"]["name"], phase(trial)
             if name in told or state not in FINISHED_TRIAL:
                 continue
-            told.add(name)
-            value = metric(trial, METRIC)
+            value = told[name] = metric(trial, METRIC)
             total = self.cluster.experiments()[0]["spec"]["maxTrialCount"]
             score = "no metric" if value is None else f"{METRIC}={value:.4f}"
+            best = min((loss for loss in told.values() if loss is not None), default=None)
             so_far = "" if best is None else f", best so far {best:.4f}"
             self._print(f"trial {len(told)}/{total} {state.lower()}: {score}{so_far}")
 

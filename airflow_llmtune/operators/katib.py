@@ -108,10 +108,7 @@ class KatibExperimentOperator(ExperimentLifecycle):
         self.experiment = load_manifest_file(self, self.experiment)
 
     def build_manifest(self, problems: Problems) -> JSON:
-        manifest = read_manifest("experiment", self.experiment, problems)
-        if manifest is not None:
-            experiment.check_manifest(manifest, problems)
-        return manifest or {}
+        return read_manifest("experiment", self.experiment, experiment.check_manifest, problems)
 
 
 class KatibTuneLLMOperator(ExperimentLifecycle):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -36,18 +36,20 @@ def load_manifest_file(operator: BaseOperator, value: Any) -> Any:
         return value
 
 
-def read_manifest(argument: str, value: Any, problems: Problems) -> JSON | None:
-    """Return the manifest as a plain dict, or None after having noted why it is none."""
+def read_manifest(argument: str, value: Any, check: Callable[[JSON, Problems], None], problems: Problems) -> JSON:
+    """Return the manifest as a plain dict, checked as its kind demands; empty after having noted why it is none."""
     if isinstance(value, str):
         value = _parse(argument, value, problems)
         if value is None:
-            return None
+            return {}
     elif not isinstance(value, Mapping):
         value = _from_model(value)
     if not isinstance(value, Mapping):
         problems.add(argument, value, "is no manifest", "give a dict, YAML or JSON text, a file, or a model object")
-        return None
-    return dict(value)
+        return {}
+    manifest = dict(value)
+    check(manifest, problems)
+    return manifest
 
 
 def with_metadata(

@@ -82,10 +82,7 @@ class PyTorchJobOperator(TrainingLifecycle):
         self.pytorch_job = load_manifest_file(self, self.pytorch_job)
 
     def build_manifest(self, problems: Problems) -> JSON:
-        manifest = read_manifest("pytorch_job", self.pytorch_job, problems)
-        if manifest is not None:
-            pytorch_job.check_manifest(manifest, problems)
-        return manifest or {}
+        return read_manifest("pytorch_job", self.pytorch_job, pytorch_job.check_manifest, problems)
 
 
 class FineTuneLLMOperator(TrainingLifecycle):

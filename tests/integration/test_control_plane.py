@@ -11,7 +11,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import httpx
@@ -21,8 +20,8 @@ import yaml
 
 from airflow_llmtune.controlplane import ControlPlane
 from airflow_llmtune.controlplane.plane import CrashError, StartError
-
-PODS = "/api/v1/namespaces/default/pods"
+from objects import PODS, pod
+from waiting import wait_for
 
 
 def client(plane: ControlPlane, tmp_path: Path) -> httpx.Client:
@@ -39,11 +38,6 @@ def client_for(config: dict, tmp_path: Path) -> httpx.Client:
         verify=ssl.create_default_context(cafile=str(authority)),
         headers={"authorization": f"Bearer {token}"},
     )
-
-
-def pod(name: str, *command: str) -> dict:
-    containers = [{"name": "main", "image": "busybox", "command": list(command)}]
-    return {"metadata": {"name": name}, "spec": {"restartPolicy": "Never", "containers": containers}}
 
 
 def test_it_serves_the_namespaces_it_was_asked_for(tmp_path: Path) -> None:
@@ -94,13 +88,6 @@ def test_stopping_kills_what_pods_run_and_leaves_no_file(tmp_path: Path) -> None
 
 def processes(word: str) -> list[psutil.Process]:
     return [one for one in psutil.process_iter(["cmdline"]) if word in (one.info["cmdline"] or ())]
-
-
-def wait_for(condition, seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not become true"
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.1", "example.com"])

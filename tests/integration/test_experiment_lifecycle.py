@@ -25,8 +25,8 @@ from airflow_llmtune.controlplane.apiserver.kinds import (
     TRIAL,
     Kind,
 )
-
-Object = dict[str, Any]
+from objects import Object, shell_job, tuning_experiment
+from waiting import wait_for
 
 SECONDS = 40
 
@@ -65,13 +65,7 @@ class Cluster:
         return str(answer.data.decode())
 
     def until(self, holds: Callable[[], Any]) -> Any:
-        deadline = time.monotonic() + SECONDS
-        while time.monotonic() < deadline:
-            found = holds()
-            if found:
-                return found
-            time.sleep(0.02)
-        raise AssertionError("the cluster did not come to the wanted state in time")
+        return wait_for(holds, SECONDS)
 
     def finished(self, name: str) -> Object:
         def end() -> Object | None:
@@ -100,34 +94,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         cluster.close()
 
 
-def job(script: str, **spec: Any) -> Object:
-    container = {"name": "main", "image": "busybox", "command": ["sh", "-c", script]}
-    template = {"spec": {"restartPolicy": "Never", "containers": [container]}}
-    return {"apiVersion": "batch/v1", "kind": "Job", "spec": {"backoffLimit": 0, "template": template, **spec}}
-
-
-def experiment(name: str, trial_spec: Object, *, container: str = "main", retain: bool = False, **spec: Any) -> Object:
-    return {
-        "apiVersion": "kubeflow.org/v1beta1",
-        "kind": "Experiment",
-        "metadata": {"name": name},
-        "spec": {
-            "objective": {"type": "minimize", "objectiveMetricName": "loss"},
-            "algorithm": {"algorithmName": "random"},
-            "parallelTrialCount": 2,
-            "maxTrialCount": 4,
-            "parameters": [{"name": "lr", "parameterType": "double", "feasibleSpace": {"min": "0.1", "max": "0.9"}}],
-            "trialTemplate": {
-                "primaryContainerName": container,
-                "retain": retain,
-                "trialParameters": [{"name": "rate", "reference": "lr"}],
-                "trialSpec": trial_spec,
-            },
-            **spec,
-        },
-    }
-
-
 def reasons(obj: Object) -> list[tuple[str, str]]:
     return [(one["type"], one["reason"]) for one in obj["status"]["conditions"]]
 
@@ -136,10 +102,10 @@ def reasons(obj: Object) -> list[tuple[str, str]]:
 def test_an_experiment_runs_its_trials_and_finds_the_best(cluster: Cluster, algorithm: str) -> None:
     space = {"min": "0.1", "max": "0.9", "step": "0.1"}
     parameters = [{"name": "lr", "parameterType": "double", "feasibleSpace": space}]
-    body = experiment(
+    body = tuning_experiment(
         f"plain-{algorithm}",
         # In braces: the redirection to the collector's file is put behind the last command.
-        job("{ echo epoch=1 loss=2; echo loss=${trialParameters.rate}; }"),
+        shell_job("{ echo epoch=1 loss=2; echo loss=${trialParameters.rate}; }"),
         algorithm={"algorithmName": algorithm},
         parameters=parameters,
     )
@@ -160,9 +126,12 @@ def test_an_experiment_runs_its_trials_and_finds_the_best(cluster: Cluster, algo
 
 
 def test_jobs_and_pods_of_finished_trials_go_unless_they_are_retained(cluster: Cluster) -> None:
-    cluster.create(EXPERIMENT, experiment("goes", job("echo loss=1 ${trialParameters.rate}"), maxTrialCount=2))
     cluster.create(
-        EXPERIMENT, experiment("stays", job("echo loss=1 ${trialParameters.rate}"), maxTrialCount=2, retain=True)
+        EXPERIMENT, tuning_experiment("goes", shell_job("echo loss=1 ${trialParameters.rate}"), maxTrialCount=2)
+    )
+    cluster.create(
+        EXPERIMENT,
+        tuning_experiment("stays", shell_job("echo loss=1 ${trialParameters.rate}"), maxTrialCount=2, retain=True),
     )
     cluster.finished("goes")
     cluster.finished("stays")
@@ -175,7 +144,9 @@ def test_jobs_and_pods_of_finished_trials_go_unless_they_are_retained(cluster: C
 
 def test_reaching_the_goal_ends_the_experiment_early(cluster: Cluster) -> None:
     objective = {"type": "maximize", "objectiveMetricName": "acc", "goal": 0.05}
-    body = experiment("goal", job("echo acc=${trialParameters.rate}"), objective=objective, maxTrialCount=12)
+    body = tuning_experiment(
+        "goal", shell_job("echo acc=${trialParameters.rate}"), objective=objective, maxTrialCount=12
+    )
     cluster.create(EXPERIMENT, body)
     done = cluster.finished("goal")
     assert reasons(done)[-1] == ("Succeeded", "ExperimentGoalReached")
@@ -183,7 +154,7 @@ def test_reaching_the_goal_ends_the_experiment_early(cluster: Cluster) -> None:
 
 
 def test_too_many_failed_trials_fail_the_experiment(cluster: Cluster) -> None:
-    body = experiment("crash", job("echo boom ${trialParameters.rate}; exit 3"), maxFailedTrialCount=2)
+    body = tuning_experiment("crash", shell_job("echo boom ${trialParameters.rate}; exit 3"), maxFailedTrialCount=2)
     cluster.create(EXPERIMENT, body)
     done = cluster.finished("crash")
     assert reasons(done)[-1] == ("Failed", "ExperimentFailed")
@@ -194,7 +165,7 @@ def test_too_many_failed_trials_fail_the_experiment(cluster: Cluster) -> None:
 
 
 def test_all_trials_may_fail_and_the_experiment_still_succeeds(cluster: Cluster) -> None:
-    cluster.create(EXPERIMENT, experiment("hollow", job("exit ${trialParameters.rate}"), maxTrialCount=2))
+    cluster.create(EXPERIMENT, tuning_experiment("hollow", shell_job("exit ${trialParameters.rate}"), maxTrialCount=2))
     done = cluster.finished("hollow")
     assert reasons(done)[-1] == ("Succeeded", "ExperimentMaxTrialsReached")
     assert done["status"]["currentOptimalTrial"] == {"observation": {}}
@@ -204,7 +175,9 @@ def test_all_trials_may_fail_and_the_experiment_still_succeeds(cluster: Cluster)
 @pytest.mark.parametrize("output", ["nothing", "loss=nan"])
 def test_missing_metrics_are_found_out_and_stay_within_the_budget(cluster: Cluster, output: str) -> None:
     name = f"mute-{output.partition('=')[0]}"
-    cluster.create(EXPERIMENT, experiment(name, job(f"echo {output} ${{trialParameters.rate}}"), maxTrialCount=3))
+    cluster.create(
+        EXPERIMENT, tuning_experiment(name, shell_job(f"echo {output} ${{trialParameters.rate}}"), maxTrialCount=3)
+    )
     done = cluster.finished(name)
     assert done["status"]["trialMetricsUnavailable"] == 3
     assert len(cluster.trials(name)) == 3
@@ -212,14 +185,16 @@ def test_missing_metrics_are_found_out_and_stay_within_the_budget(cluster: Clust
 
 
 def test_a_trial_whose_pods_never_report_does_not_hang(cluster: Cluster) -> None:
-    body = experiment("unlabelled", job("echo loss=${trialParameters.rate}"), maxTrialCount=2)
+    body = tuning_experiment("unlabelled", shell_job("echo loss=${trialParameters.rate}"), maxTrialCount=2)
     body["spec"]["trialTemplate"]["primaryPodLabels"] = {"nobody": "has-this"}
     cluster.create(EXPERIMENT, body)
     assert cluster.finished("unlabelled")["status"]["trialMetricsUnavailable"] == 2
 
 
 def test_failing_pods_are_tried_again_before_the_trial_fails(cluster: Cluster) -> None:
-    body = experiment("again", job("exit ${trialParameters.rate}9", backoffLimit=2), maxTrialCount=2, retain=True)
+    body = tuning_experiment(
+        "again", shell_job("exit ${trialParameters.rate}9", backoffLimit=2), maxTrialCount=2, retain=True
+    )
     cluster.create(EXPERIMENT, body)
     cluster.finished("again")
     jobs = [cluster.find(JOB, one["metadata"]["name"]) for one in cluster.trials("again")]
@@ -262,7 +237,7 @@ def test_masters_and_workers_of_a_pytorch_job_meet_over_loopback(cluster: Cluste
         "kind": "PyTorchJob",
         "spec": {"runPolicy": policy, "pytorchReplicaSpecs": replicas},
     }
-    body = experiment("meet", trial_spec, container="pytorch", retain=True, maxTrialCount=2)
+    body = tuning_experiment("meet", trial_spec, container="pytorch", retain=True, maxTrialCount=2)
     cluster.create(EXPERIMENT, body)
     status = cluster.finished("meet")["status"]
     assert status["trialsSucceeded"] == 2
@@ -279,7 +254,7 @@ def test_masters_and_workers_of_a_pytorch_job_meet_over_loopback(cluster: Cluste
 
 def test_deleting_an_experiment_kills_its_processes_and_removes_all_it_owned(cluster: Cluster, tmp_path: Path) -> None:
     script = f"echo $$$$ > {tmp_path}/${{trialParameters.rate}}.pid; sleep 300"
-    cluster.create(EXPERIMENT, experiment("doomed", job(script)))
+    cluster.create(EXPERIMENT, tuning_experiment("doomed", shell_job(script)))
     files = cluster.until(lambda: len(found := list(tmp_path.glob("*.pid"))) == 2 and found)
     pids = cluster.until(lambda: [int(text) for file in files if (text := file.read_text().strip())])
     cluster.delete(EXPERIMENT, "doomed")
@@ -293,7 +268,9 @@ def test_deleting_an_experiment_kills_its_processes_and_removes_all_it_owned(clu
 
 
 def test_each_trial_tells_its_story_in_events(cluster: Cluster) -> None:
-    cluster.create(EXPERIMENT, experiment("story", job("echo loss=${trialParameters.rate}"), maxTrialCount=2))
+    cluster.create(
+        EXPERIMENT, tuning_experiment("story", shell_job("echo loss=${trialParameters.rate}"), maxTrialCount=2)
+    )
     cluster.finished("story")
     name = cluster.trials("story")[0]["metadata"]["name"]
     cluster.until(
@@ -305,7 +282,9 @@ def test_each_trial_tells_its_story_in_events(cluster: Cluster) -> None:
 
 
 def test_a_trial_costs_little_more_than_its_process(cluster: Cluster) -> None:
-    body = experiment("cheap", job("echo loss=${trialParameters.rate}"), parallelTrialCount=1, maxTrialCount=8)
+    body = tuning_experiment(
+        "cheap", shell_job("echo loss=${trialParameters.rate}"), parallelTrialCount=1, maxTrialCount=8
+    )
     cluster.create(EXPERIMENT, body)
     moments = []
     for count in range(1, 9):

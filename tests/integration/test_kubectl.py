@@ -13,51 +13,22 @@ import pytest
 import yaml
 
 from airflow_llmtune.controlplane import ControlPlane
+from objects import job, tuning_experiment
 
 KUBECTL = shutil.which("kubectl")
 pytestmark = pytest.mark.skipif(KUBECTL is None, reason="no kubectl on this machine")
 
 Kubectl = Callable[..., str]
 
-EXPERIMENT = {
-    "apiVersion": "kubeflow.org/v1beta1",
-    "kind": "Experiment",
-    "metadata": {"name": "demo"},
-    "spec": {
-        "objective": {"type": "minimize", "objectiveMetricName": "loss"},
-        "algorithm": {"algorithmName": "random"},
-        "parallelTrialCount": 2,
-        "maxTrialCount": 2,
-        "parameters": [
-            {"name": "lr", "parameterType": "double", "feasibleSpace": {"min": "0.01", "max": "0.1"}},
-        ],
-        "trialTemplate": {
-            "primaryContainerName": "main",
-            "retain": True,
-            "trialParameters": [{"name": "lr", "reference": "lr"}],
-            "trialSpec": {
-                "apiVersion": "batch/v1",
-                "kind": "Job",
-                "spec": {
-                    "backoffLimit": 0,
-                    "template": {
-                        "spec": {
-                            "restartPolicy": "Never",
-                            "containers": [
-                                {
-                                    "name": "main",
-                                    "image": "busybox",
-                                    # Katib joins the words unquoted, so a command that survives that.
-                                    "command": ["echo", "loss=${trialParameters.lr}"],
-                                }
-                            ],
-                        }
-                    },
-                },
-            },
-        },
-    },
-}
+SPACE = {"min": "0.01", "max": "0.1"}
+EXPERIMENT = tuning_experiment(
+    "demo",
+    # Katib joins the words unquoted, so a command that survives that.
+    job("echo", "loss=${trialParameters.rate}"),
+    retain=True,
+    maxTrialCount=2,
+    parameters=[{"name": "lr", "parameterType": "double", "feasibleSpace": SPACE}],
+)
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +103,7 @@ def test_an_experiment_from_apply_to_delete(
 
 def test_a_refused_experiment_tells_why(environment: dict[str, str]) -> None:
     wrong = EXPERIMENT | {"metadata": {"name": "wrong"}}
-    wrong = wrong | {"spec": EXPERIMENT["spec"] | {"parallelTrialCount": 9}}  # type: ignore[operator]
+    wrong = wrong | {"spec": EXPERIMENT["spec"] | {"parallelTrialCount": 9}}
     done = subprocess.run(
         [str(KUBECTL), "create", "-f", "-"],
         input=yaml.safe_dump(wrong),

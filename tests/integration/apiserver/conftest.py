@@ -23,13 +23,9 @@ from airflow_llmtune.controlplane.kubeconfig import kubeconfig
 from airflow_llmtune.controlplane.loop_thread import LoopThread
 from airflow_llmtune.controlplane.server import HttpsServer
 from airflow_llmtune.controlplane.store import Store
+from registries import AdmitAll
 
 TOKEN = "test-token"
-
-
-class AdmitAll:
-    def admit(self, operation: str, kind: Any, obj: dict, old: dict | None, namespace: dict | None) -> dict:
-        return obj
 
 
 class FixedLogs:

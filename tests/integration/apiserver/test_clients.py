@@ -12,24 +12,9 @@ import kubernetes
 import kubernetes_asyncio
 import pytest
 
+from objects import experiment_manifest, pod
+
 Served = Any  # the fixture's type lives in conftest, which cannot be imported
-
-EXPERIMENTS = "/apis/kubeflow.org/v1beta1/namespaces/default/experiments"
-CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
-
-
-def experiment(name: str, **spec: Any) -> dict[str, Any]:
-    return {
-        "apiVersion": "kubeflow.org/v1beta1",
-        "kind": "Experiment",
-        "metadata": {"name": name},
-        "spec": {"maxTrialCount": 3, **spec},
-    }
-
-
-def pod(name: str, *containers: str, **status: Any) -> dict[str, Any]:
-    spec = {"containers": [{"name": one, "image": "x"} for one in containers]}
-    return {"metadata": {"name": name}, "spec": spec, "status": status}
 
 
 def test_the_python_client_does_everything(client: kubernetes.client.ApiClient) -> None:
@@ -38,14 +23,14 @@ def test_the_python_client_does_everything(client: kubernetes.client.ApiClient) 
     where = ("kubeflow.org", "v1beta1", "default", "experiments")
     assert kubernetes.client.VersionApi(client).get_code().major == "1"
     assert "kubeflow.org" in {group.name for group in kubernetes.client.ApisApi(client).get_api_versions().groups}
-    created = custom.create_namespaced_custom_object(*where, experiment("x"))
+    created = custom.create_namespaced_custom_object(*where, experiment_manifest("x"))
     assert created["metadata"]["uid"]
     custom.patch_namespaced_custom_object(*where, "x", {"spec": {"maxTrialCount": 7}})
     custom.patch_namespaced_custom_object_status(*where, "x", {"status": {"trials": 1}})
     read = custom.get_namespaced_custom_object(*where, "x")
     assert (read["spec"]["maxTrialCount"], read["status"]["trials"]) == (7, 1)
     with pytest.raises(kubernetes.client.ApiException) as raised:
-        custom.create_namespaced_custom_object(*where, experiment("x"))
+        custom.create_namespaced_custom_object(*where, experiment_manifest("x"))
     assert json.loads(raised.value.body)["reason"] == "AlreadyExists"
     custom.delete_namespaced_custom_object(*where, "x")
     assert custom.list_namespaced_custom_object(*where)["items"] == []
@@ -55,7 +40,7 @@ def test_the_python_client_does_everything(client: kubernetes.client.ApiClient) 
     core.create_namespaced_secret("default", secret)
     assert core.read_namespaced_secret("s", "default").data == {"k": "dg=="}
     assert core.list_secret_for_all_namespaces(limit=1).items[0].metadata.name == "s"
-    core.create_namespaced_pod("default", pod("p", "main"))
+    core.create_namespaced_pod("default", pod("p"))
     assert core.delete_namespaced_pod("p", "default").metadata.name == "p"
 
 
@@ -84,7 +69,7 @@ async def test_kubernetes_asyncio_lists_and_watches(serve: Any, tmp_path: Path) 
     async with kubernetes_asyncio.client.ApiClient(configuration) as api_client:
         custom = kubernetes_asyncio.client.CustomObjectsApi(api_client)
         where = ("kubeflow.org", "v1beta1", "default", "experiments")
-        await custom.create_namespaced_custom_object(*where, experiment("x"))
+        await custom.create_namespaced_custom_object(*where, experiment_manifest("x"))
         listed = await custom.list_namespaced_custom_object(*where)
         version = listed["metadata"]["resourceVersion"]
         seen = []
@@ -100,7 +85,7 @@ async def test_kubernetes_asyncio_lists_and_watches(serve: Any, tmp_path: Path) 
                         return
 
         following = asyncio.create_task(follow())
-        await custom.create_namespaced_custom_object(*where, experiment("y"))
+        await custom.create_namespaced_custom_object(*where, experiment_manifest("y"))
         await custom.delete_namespaced_custom_object(*where, "x")
         await asyncio.wait_for(following, 5)
         assert seen == [("ADDED", "y"), ("DELETED", "x")]

@@ -5,24 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from objects import CONFIG_MAPS, EXPERIMENTS, experiment_manifest
+
 Served = Any  # the fixture's type lives in conftest, which cannot be imported
-
-EXPERIMENTS = "/apis/kubeflow.org/v1beta1/namespaces/default/experiments"
-CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
-
-
-def experiment(name: str, **spec: Any) -> dict[str, Any]:
-    return {
-        "apiVersion": "kubeflow.org/v1beta1",
-        "kind": "Experiment",
-        "metadata": {"name": name},
-        "spec": {"maxTrialCount": 3, **spec},
-    }
-
-
-def pod(name: str, *containers: str, **status: Any) -> dict[str, Any]:
-    spec = {"containers": [{"name": one, "image": "x"} for one in containers]}
-    return {"metadata": {"name": name}, "spec": spec, "status": status}
 
 
 def test_a_list_is_filtered_by_labels_and_fields(served: Served) -> None:
@@ -109,7 +94,7 @@ def test_delete_collection_takes_what_the_selector_names(served: Served) -> None
 
 
 def test_kubectl_tables_have_katibs_columns(served: Served) -> None:
-    obj = served.http.post(EXPERIMENTS, json=experiment("x")).json()
+    obj = served.http.post(EXPERIMENTS, json=experiment_manifest("x")).json()
     conditions = [{"type": "Created", "status": "True"}, {"type": "Running", "status": "True"}]
     obj["status"] = {"conditions": conditions}
     served.http.put(f"{EXPERIMENTS}/x/status", json=obj)

@@ -9,24 +9,9 @@ import httpx
 import pytest
 import yaml
 
+from objects import CONFIG_MAPS, EXPERIMENTS, experiment_manifest
+
 Served = Any  # the fixture's type lives in conftest, which cannot be imported
-
-EXPERIMENTS = "/apis/kubeflow.org/v1beta1/namespaces/default/experiments"
-CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
-
-
-def experiment(name: str, **spec: Any) -> dict[str, Any]:
-    return {
-        "apiVersion": "kubeflow.org/v1beta1",
-        "kind": "Experiment",
-        "metadata": {"name": name},
-        "spec": {"maxTrialCount": 3, **spec},
-    }
-
-
-def pod(name: str, *containers: str, **status: Any) -> dict[str, Any]:
-    spec = {"containers": [{"name": one, "image": "x"} for one in containers]}
-    return {"metadata": {"name": name}, "spec": spec, "status": status}
 
 
 @pytest.mark.parametrize("header", [{}, {"authorization": "Bearer wrong"}, {"authorization": "test-token"}])
@@ -111,7 +96,7 @@ def test_a_verb_that_does_not_fit_is_405(served: Served, method: str, path: str)
 
 
 def test_create_get_replace_and_delete(served: Served) -> None:
-    created = served.http.post(EXPERIMENTS, json=experiment("x"))
+    created = served.http.post(EXPERIMENTS, json=experiment_manifest("x"))
     assert created.status_code == 201
     obj = created.json()
     assert obj["metadata"]["generation"] == 1
@@ -126,8 +111,8 @@ def test_create_get_replace_and_delete(served: Served) -> None:
 
 
 def test_conflict_and_already_exists_are_told_in_kubernetes_words(served: Served) -> None:
-    stale = served.http.post(EXPERIMENTS, json=experiment("x")).json()
-    again = served.http.post(EXPERIMENTS, json=experiment("x"))
+    stale = served.http.post(EXPERIMENTS, json=experiment_manifest("x")).json()
+    again = served.http.post(EXPERIMENTS, json=experiment_manifest("x"))
     assert (again.status_code, again.json()["reason"]) == (409, "AlreadyExists")
     assert again.json()["message"] == 'experiments.kubeflow.org "x" already exists'
     changed = {**stale, "spec": {"maxTrialCount": 5}}
@@ -141,7 +126,7 @@ def test_conflict_and_already_exists_are_told_in_kubernetes_words(served: Served
 
 
 def test_the_status_subresource_changes_the_status_only(served: Served) -> None:
-    obj = served.http.post(EXPERIMENTS, json=experiment("x") | {"status": {"trials": 9}}).json()
+    obj = served.http.post(EXPERIMENTS, json=experiment_manifest("x") | {"status": {"trials": 9}}).json()
     assert "status" not in obj
     obj["status"], obj["spec"] = {"trials": 1}, {}
     written = served.http.put(f"{EXPERIMENTS}/x/status", json=obj).json()
@@ -191,7 +176,7 @@ def test_server_side_apply_creates_and_then_merges(served: Served) -> None:
 
 
 def test_an_unknown_patch_format_is_415_with_the_known_ones(served: Served) -> None:
-    served.http.post(EXPERIMENTS, json=experiment("x"))
+    served.http.post(EXPERIMENTS, json=experiment_manifest("x"))
     headers = {"content-type": "application/strategic-merge-patch+json"}
     answer = served.http.patch(f"{EXPERIMENTS}/x", content="{}", headers=headers)
     assert answer.status_code == 415

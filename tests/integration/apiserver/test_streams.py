@@ -11,24 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
+from objects import CONFIG_MAPS, EXPERIMENTS, experiment_manifest
+from waiting import wait_for
+
 Served = Any  # the fixture's type lives in conftest, which cannot be imported
-
-EXPERIMENTS = "/apis/kubeflow.org/v1beta1/namespaces/default/experiments"
-CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
-
-
-def experiment(name: str, **spec: Any) -> dict[str, Any]:
-    return {
-        "apiVersion": "kubeflow.org/v1beta1",
-        "kind": "Experiment",
-        "metadata": {"name": name},
-        "spec": {"maxTrialCount": 3, **spec},
-    }
-
-
-def pod(name: str, *containers: str, **status: Any) -> dict[str, Any]:
-    spec = {"containers": [{"name": one, "image": "x"} for one in containers]}
-    return {"metadata": {"name": name}, "spec": spec, "status": status}
 
 
 def read_lines(served: Served, url: str, count: int) -> list[dict[str, Any]]:
@@ -85,7 +71,7 @@ def test_a_watch_sees_objects_enter_and_leave_its_selection(served: Served) -> N
 
 def test_a_watch_ends_at_its_timeout_with_a_bookmark(served: Served) -> None:
     version = served.create_config_map("a")["metadata"]["resourceVersion"]
-    served.http.post(EXPERIMENTS, json=experiment("x"))
+    served.http.post(EXPERIMENTS, json=experiment_manifest("x"))
     url = f"{CONFIG_MAPS}?watch=1&timeoutSeconds=1&allowWatchBookmarks=true&resourceVersion={version}"
     started = time.monotonic()
     (bookmark,) = all_lines(served, url)
@@ -136,15 +122,8 @@ def test_stopping_is_quick_and_ends_open_watches_cleanly(serve: Any, tmp_path: P
 
 def test_a_client_that_leaves_closes_its_watch(served: Served) -> None:
     with served.http.stream("GET", f"{CONFIG_MAPS}?watch=1"):
-        wait_until(lambda: len(served.api.streams) == 1)
-    wait_until(lambda: len(served.api.streams) == 0)
-
-
-def wait_until(condition: Any) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "it did not become true"
-        time.sleep(0.01)
+        wait_for(lambda: len(served.api.streams) == 1, seconds=20)
+    wait_for(lambda: len(served.api.streams) == 0, seconds=20)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +162,7 @@ def test_faults_hit_only_what_they_name_and_can_be_cleared(served: Served) -> No
     assert served.http.get(EXPERIMENTS).status_code == 200
     assert served.http.get(CONFIG_MAPS).status_code == 200
     served.faults.clear()
-    assert served.http.post(EXPERIMENTS, json=experiment("x")).status_code == 201
+    assert served.http.post(EXPERIMENTS, json=experiment_manifest("x")).status_code == 201
 
 
 def test_an_injected_delay_only_delays(served: Served) -> None:
@@ -210,7 +189,7 @@ def test_a_watch_can_be_ended_expired_or_broken_after_some_events(served: Served
 
 
 def test_requests_are_counted_by_verb_and_resource(served: Served) -> None:
-    served.http.post(EXPERIMENTS, json=experiment("x"))
+    served.http.post(EXPERIMENTS, json=experiment_manifest("x"))
     served.http.get(EXPERIMENTS)
     served.http.get(f"{EXPERIMENTS}/x")
     served.http.get(f"{EXPERIMENTS}?watch=1&timeoutSeconds=1")

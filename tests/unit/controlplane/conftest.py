@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 
@@ -13,44 +11,7 @@ from airflow_llmtune.controlplane.admission import KatibAdmission
 from airflow_llmtune.controlplane.apiserver.kinds import NAMESPACE
 from airflow_llmtune.controlplane.apiserver.registry import Registry
 from airflow_llmtune.controlplane.store import Store
-
-Object = dict[str, Any]
-
-EXPERIMENT: Object = {
-    "apiVersion": "kubeflow.org/v1beta1",
-    "kind": "Experiment",
-    "metadata": {"name": "exp", "namespace": "default"},
-    "spec": {
-        "objective": {"type": "minimize", "objectiveMetricName": "loss"},
-        "algorithm": {"algorithmName": "random"},
-        "parallelTrialCount": 2,
-        "maxTrialCount": 4,
-        "parameters": [{"name": "lr", "parameterType": "double", "feasibleSpace": {"min": "0.1", "max": "0.9"}}],
-        "trialTemplate": {
-            "primaryContainerName": "main",
-            "trialParameters": [{"name": "rate", "reference": "lr"}],
-            "trialSpec": {
-                "apiVersion": "batch/v1",
-                "kind": "Job",
-                "spec": {
-                    "backoffLimit": 0,
-                    "template": {
-                        "spec": {
-                            "restartPolicy": "Never",
-                            "containers": [
-                                {
-                                    "name": "main",
-                                    "image": "busybox",
-                                    "command": ["sh", "-c", "echo loss=${trialParameters.rate}"],
-                                }
-                            ],
-                        }
-                    },
-                },
-            },
-        },
-    },
-}
+from objects import Object, shell_job, tuning_experiment
 
 
 class MovableClock:
@@ -82,7 +43,9 @@ def registry(clock: MovableClock) -> Registry:
 @pytest.fixture
 def experiment() -> Object:
     """A valid one; each test changes what it is about."""
-    return copy.deepcopy(EXPERIMENT)
+    made = tuning_experiment("exp", shell_job("echo loss=${trialParameters.rate}"))
+    made["metadata"]["namespace"] = "default"
+    return made
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from airflow_llmtune.controlplane.apiserver.kinds import EVENT, JOB, POD
 from airflow_llmtune.controlplane.apiserver.registry import Registry
 from airflow_llmtune.controlplane.controllers import runtime
 from airflow_llmtune.controlplane.controllers.runtime import Controller, Manager, owner_reference
-
-Object = dict[str, Any]
+from objects import Object
+from waiting import eventually
 
 
 class Recorder(Controller):
@@ -46,9 +46,7 @@ class Recorder(Controller):
             self.running[name] -= 1
 
     async def called(self, times: int) -> None:
-        async with asyncio.timeout(20):
-            while len(self.calls) < times:
-                await asyncio.sleep(0.005)
+        await eventually(lambda: len(self.calls) >= times)
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import pytest
 from airflow_llmtune.controlplane.apiserver.errors import ApiError
 from airflow_llmtune.controlplane.apiserver.kinds import CONFIG_MAP, EXPERIMENT
 from airflow_llmtune.controlplane.apiserver.registry import Registry
+from objects import Object
 
-Object = dict[str, Any]
 Change = Callable[[Object], Any]
 
 DENIED = 'admission webhook "validator.experiment.katib.kubeflow.org" denied the request: '

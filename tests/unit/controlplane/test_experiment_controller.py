@@ -18,8 +18,9 @@ from airflow_llmtune.controlplane.controllers.experiment_status import trial_sta
 from airflow_llmtune.controlplane.controllers.suggestion import SuggestionController
 from airflow_llmtune.controlplane.controllers.trial_template import RenderError
 from airflow_llmtune.controlplane.store import Store
+from objects import Object
+from registries import settle
 
-Object = dict[str, Any]
 Conditions = Callable[[Object], list[tuple[str, str, str]]]
 
 ENDED = ("Succeeded", "Failed", "MetricsUnavailable", "EarlyStopped", "Killed")
@@ -33,17 +34,16 @@ class World:
         self._controllers = [ExperimentController(registry, clock), SuggestionController(registry, clock)]
 
     async def settle(self) -> Object:
-        """Reconcile until nothing changes any more."""
-        before = ""
-        while self.registry.resource_version != before:
-            before = self.registry.resource_version
-            for controller in self._controllers:
-                await controller.reconcile("default", "exp")
-            for trial in self.trials():
-                if "deletionTimestamp" in trial["metadata"]:
-                    trial["metadata"]["finalizers"] = []
-                    self.registry.update(TRIAL, trial)
+        await settle(self.registry, self._reconcile)
         return self.experiment()
+
+    async def _reconcile(self) -> None:
+        for controller in self._controllers:
+            await controller.reconcile("default", "exp")
+        for trial in self.trials():
+            if "deletionTimestamp" in trial["metadata"]:
+                trial["metadata"]["finalizers"] = []
+                self.registry.update(TRIAL, trial)
 
     def experiment(self) -> Object:
         return self.registry.get(EXPERIMENT, "default", "exp")

@@ -12,11 +12,7 @@ from airflow_llmtune.controlplane.apiserver.registry import Registry
 from airflow_llmtune.controlplane.controllers.garbage_collector import GarbageCollector
 from airflow_llmtune.controlplane.controllers.namespace import NamespaceController
 from airflow_llmtune.controlplane.store import Store
-
-
-class AdmitAll:
-    def admit(self, operation: str, kind: Kind, obj: dict[str, Any], old: Any, namespace: Any) -> dict[str, Any]:
-        return obj
+from registries import AdmitAll
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from airflow_llmtune.controlplane.apiserver.registry import Registry
 from airflow_llmtune.controlplane.clock import Clock, timestamp, utc_now
 from airflow_llmtune.controlplane.controllers.job import JobController
 from airflow_llmtune.controlplane.controllers.job_plan import TRACKING_FINALIZER, plan
-
-Object = dict[str, Any]
+from objects import Object
+from registries import settle
 
 
 class World:
@@ -32,10 +32,7 @@ class World:
         return await self.settle()
 
     async def settle(self) -> Object:
-        before = ""
-        while self.registry.resource_version != before:
-            before = self.registry.resource_version
-            self.delay = await self.controller.reconcile("default", "job")
+        self.delay = await settle(self.registry, lambda: self.controller.reconcile("default", "job"))
         return self.registry.find(JOB, "default", "job") or {}
 
     def pods(self, *phases: str) -> list[Object]:

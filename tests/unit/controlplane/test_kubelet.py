@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -27,8 +26,8 @@ from airflow_llmtune.controlplane.apiserver.kinds import (
 from airflow_llmtune.controlplane.apiserver.registry import Registry
 from airflow_llmtune.controlplane.kubelet import Kubelet
 from airflow_llmtune.controlplane.kubelet.in_process import InProcessContainer
-
-Object = dict[str, Any]
+from objects import Object
+from waiting import eventually
 
 
 class Node:
@@ -47,20 +46,13 @@ class Node:
         return self.registry.find(POD, "default", name)
 
     async def until(self, holds: Callable[[Object], Any], name: str = "pod") -> Object:
-        async with asyncio.timeout(20):
-            while True:
-                pod = self.pod(name)
-                if pod is not None and holds(pod):
-                    return pod
-                await asyncio.sleep(0.01)
+        return await eventually(lambda: pod if (pod := self.pod(name)) is not None and holds(pod) else None)
 
     async def end(self, name: str = "pod") -> Object:
         return await self.until(lambda pod: pod["status"]["phase"] in {"Succeeded", "Failed"}, name)
 
     async def gone(self, name: str = "pod") -> None:
-        async with asyncio.timeout(20):
-            while self.pod(name) is not None:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: self.pod(name) is None)
 
     def log(self, container: str = "main", **options: Any) -> str:
         return self.kubelet.read_log("default", "pod", container, **options).decode()
@@ -101,10 +93,14 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+def two_pids(path: Path) -> list[int] | None:
+    """The two that a script writes; None as long as one is missing."""
+    words = path.read_text().split() if path.exists() else []
+    return [int(word) for word in words] if len(words) >= 2 else None
+
+
 async def dead(*pids: int) -> None:
-    async with asyncio.timeout(20):
-        while any(is_alive(pid) for pid in pids):
-            await asyncio.sleep(0.02)
+    await eventually(lambda: not any(is_alive(pid) for pid in pids))
 
 
 @pytest.mark.parametrize(
@@ -145,9 +141,7 @@ async def test_both_outputs_are_logged_and_stay_until_the_pod_is_deleted(node: N
     assert node.log(tail_lines=0) == ""
     assert node.log(limit_bytes=5) == "one\nt"
     node.registry.delete(POD, "default", "pod")
-    async with asyncio.timeout(20):
-        while any((tmp_path / "pods").iterdir()):
-            await asyncio.sleep(0.01)
+    await eventually(lambda: not any((tmp_path / "pods").iterdir()))
 
 
 async def test_a_log_can_be_followed_while_it_is_written(node: Node, tmp_path: Path) -> None:
@@ -345,9 +339,7 @@ async def test_the_pods_deadline_kills_it(node: Node) -> None:
 async def test_deletion_lets_the_process_end_in_its_grace_period(node: Node, tmp_path: Path) -> None:
     ready, done = tmp_path / "ready", tmp_path / "done"
     node.create(f"trap 'touch {done}; exit 0' TERM; touch {ready}; while :; do sleep 0.05; done")
-    async with asyncio.timeout(20):
-        while not ready.exists():
-            await asyncio.sleep(0.01)
+    await eventually(ready.exists)
     marked = node.registry.delete(POD, "default", "pod")
     assert marked["metadata"]["deletionGracePeriodSeconds"] == 30
     await node.gone()
@@ -358,10 +350,7 @@ async def test_a_process_that_ignores_the_signal_is_killed_with_all_it_started(n
     pids = tmp_path / "pids"
     script = f"trap '' TERM; setsid sh -c 'echo $$$$; exec sleep 60' >> {pids} & echo $$$$ >> {pids}; wait; sleep 60"
     node.create(script, terminationGracePeriodSeconds=1)
-    async with asyncio.timeout(20):
-        while not pids.exists() or len(pids.read_text().split()) < 2:
-            await asyncio.sleep(0.01)
-    started = [int(pid) for pid in pids.read_text().split()]
+    started = await eventually(lambda: two_pids(pids))
     node.registry.delete(POD, "default", "pod")
     await node.gone()
     await dead(*started)
@@ -369,9 +358,7 @@ async def test_a_process_that_ignores_the_signal_is_killed_with_all_it_started(n
 
 async def test_a_pod_that_went_unseen_is_killed_too(node: Node, tmp_path: Path) -> None:
     node.create(f"echo $$$$ > {tmp_path}/pid.new; mv {tmp_path}/pid.new {tmp_path}/pid; sleep 60")
-    async with asyncio.timeout(20):
-        while not (tmp_path / "pid").exists():
-            await asyncio.sleep(0.01)
+    await eventually((tmp_path / "pid").exists)
     node.registry.delete(POD, "default", "pod", grace_period_seconds=0)
     node.registry.store.compact()
     await dead(int((tmp_path / "pid").read_text()))
@@ -424,11 +411,7 @@ PLANE = """
 async def test_nothing_survives_a_control_plane_that_is_killed(tmp_path: Path) -> None:
     plane = subprocess.Popen([sys.executable, "-c", textwrap.dedent(PLANE), str(tmp_path)])
     pids = tmp_path / "pids"
-    deadline = time.monotonic() + 20
-    while not pids.exists() or len(pids.read_text().split()) < 2:
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.02)
-    started = [int(pid) for pid in pids.read_text().split()]
+    started = await eventually(lambda: two_pids(pids))
     assert all(is_alive(pid) for pid in started)
     os.kill(plane.pid, signal.SIGKILL)
     plane.wait()

@@ -15,6 +15,7 @@ from airflow_llmtune.controlplane.metrics_collector import (
     parse_json,
     parse_text,
 )
+from waiting import eventually
 
 STAMP = "2026-11-22T09:00:00.123456Z"
 LOSS = {
@@ -157,9 +158,7 @@ async def collect(folder: Path, db_manager: DBManager, lines: list[str], pid_tex
     for line in lines:
         with path.open("a") as file:
             file.write(f"{line}\n")
-        async with asyncio.timeout(20):
-            while line.encode() not in shown:
-                await asyncio.sleep(0.01)
+        await eventually(lambda line=line: line.encode() in shown)
     if pid_text is not None:
         (folder / "17.pid").write_text(pid_text)
     ended.set()

@@ -8,8 +8,7 @@ from airflow_llmtune.controlplane.apiserver.errors import ApiError
 from airflow_llmtune.controlplane.apiserver.kinds import JOB, POD, PYTORCH_JOB, TRIAL, Kind
 from airflow_llmtune.controlplane.apiserver.registry import Registry
 from airflow_llmtune.controlplane.controllers.runtime import owner_reference
-
-Object = dict[str, Any]
+from objects import Object
 
 TRIAL_SPEC: Object = {
     "objective": {"type": "minimize", "objectiveMetricName": "loss", "additionalMetricNames": ["acc"]},

@@ -9,19 +9,13 @@ import pytest
 from airflow_llmtune.controlplane.apiserver.errors import ApiError
 from airflow_llmtune.controlplane.apiserver.kinds import JOB, POD, PYTORCH_JOB
 from airflow_llmtune.controlplane.apiserver.registry import Registry
-
-Object = dict[str, Any]
+from objects import Object
+from registries import refused
 
 
 def pod(container: Object | None = None, **spec: Any) -> Object:
     containers = [{"name": "main", "image": "x", "command": ["a"], **(container or {})}]
     return {"metadata": {"name": "pod", "namespace": "default"}, "spec": {"containers": containers, **spec}}
-
-
-def refused(registry: Registry, obj: Object) -> ApiError:
-    with pytest.raises(ApiError) as raised:
-        registry.create(POD, obj)
-    return raised.value
 
 
 @pytest.mark.parametrize(
@@ -54,7 +48,7 @@ def refused(registry: Registry, obj: Object) -> ApiError:
     ],
 )
 def test_a_pod_that_breaks_a_rule_is_a_422(registry: Registry, obj: Object, text: str) -> None:
-    error = refused(registry, obj)
+    error = refused(registry.create, POD, obj)
     assert (error.code, error.reason) == (422, "Invalid")
     assert text in error.message
 
@@ -70,7 +64,7 @@ def test_a_pod_that_breaks_a_rule_is_a_422(registry: Registry, obj: Object, text
     ],
 )
 def test_a_field_of_the_wrong_type_is_a_400(registry: Registry, obj: Object, text: str) -> None:
-    error = refused(registry, obj)
+    error = refused(registry.create, POD, obj)
     assert (error.code, error.reason) == (400, "BadRequest")
     assert error.message.startswith('Pod in version "v1" cannot be handled as a Pod: json: ')
     assert text.removesuffix(" 1") in error.message

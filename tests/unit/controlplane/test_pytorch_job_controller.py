@@ -8,8 +8,8 @@ from airflow_llmtune.controlplane.apiserver.kinds import POD, PYTORCH_JOB, SERVI
 from airflow_llmtune.controlplane.apiserver.registry import Registry
 from airflow_llmtune.controlplane.clock import Clock
 from airflow_llmtune.controlplane.controllers.pytorch_job import PyTorchJobController
-
-Object = dict[str, Any]
+from objects import Object
+from registries import settle
 
 
 class World:
@@ -41,10 +41,7 @@ class World:
         return await self.settle()
 
     async def settle(self) -> Object:
-        before = ""
-        while self.registry.resource_version != before:
-            before = self.registry.resource_version
-            self.delay = await self.controller.reconcile("default", "job")
+        self.delay = await settle(self.registry, lambda: self.controller.reconcile("default", "job"))
         return self.registry.find(PYTORCH_JOB, "default", "job") or {}
 
     def pods(self) -> dict[str, Object]:

@@ -8,8 +8,7 @@ from airflow_llmtune.controlplane.apiserver.kinds import EXPERIMENT, SUGGESTION
 from airflow_llmtune.controlplane.apiserver.registry import Registry
 from airflow_llmtune.controlplane.clock import Clock
 from airflow_llmtune.controlplane.controllers.suggestion import ShortfallError, SuggestionController
-
-Object = dict[str, Any]
+from objects import Object
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ from airflow_llmtune.controlplane.clock import Clock
 from airflow_llmtune.controlplane.controllers.trial import TrialController
 from airflow_llmtune.controlplane.controllers.trial_template import RenderError, render
 from airflow_llmtune.controlplane.db_manager import DBManager, MetricLog
+from objects import Object
+from registries import settle
 
-Object = dict[str, Any]
 Conditions = Callable[[Object], list[tuple[str, str, str]]]
 
 STAMP = "2026-11-22T09:00:00Z"
@@ -51,10 +52,7 @@ class World:
         self.delay: float | None = None
 
     async def settle(self) -> Object:
-        before = ""
-        while self.registry.resource_version != before:
-            before = self.registry.resource_version
-            self.delay = await self.controller.reconcile("default", "trial")
+        self.delay = await settle(self.registry, lambda: self.controller.reconcile("default", "trial"))
         return self.trial()
 
     def trial(self) -> Object:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -10,17 +9,8 @@ import pytest
 from airflow_llmtune.controlplane.apiserver.errors import ApiError
 from airflow_llmtune.controlplane.apiserver.kinds import EXPERIMENT, NAMESPACE, POD, Kind
 from airflow_llmtune.controlplane.apiserver.registry import Registry
+from airflow_llmtune.controlplane.clock import Clock
 from airflow_llmtune.controlplane.store import Store
-
-START = datetime(2026, 11, 22, 9, 0, tzinfo=UTC)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = START
-
-    def __call__(self) -> datetime:
-        return self.now
 
 
 class RecordingAdmission:
@@ -52,11 +42,6 @@ class RecordingAdmission:
 @pytest.fixture
 def admission() -> RecordingAdmission:
     return RecordingAdmission()
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airflow_llmtune.controlplane.apiserver.errors import ApiError, denied_by_webhook
+from airflow_llmtune.controlplane.apiserver.errors import denied_by_webhook
 from airflow_llmtune.controlplane.apiserver.kinds import (
     CONFIG_MAP,
     EXPERIMENT,
@@ -19,20 +19,8 @@ from airflow_llmtune.controlplane.apiserver.kinds import (
 )
 from airflow_llmtune.controlplane.apiserver.patch import MERGE
 from airflow_llmtune.controlplane.apiserver.registry import Registry
-
-
-def experiment(name: str = "x", **metadata: Any) -> dict[str, Any]:
-    return {"metadata": {"name": name, **metadata}, "spec": {"maxTrialCount": 3}}
-
-
-def create(registry: Registry, kind: Kind = EXPERIMENT, obj: dict[str, Any] | None = None) -> dict[str, Any]:
-    return registry.create(kind, obj or experiment(), "default")
-
-
-def refused(call: Any, *args: Any, **kwargs: Any) -> ApiError:
-    with pytest.raises(ApiError) as raised:
-        call(*args, **kwargs)
-    return raised.value
+from objects import experiment
+from registries import create, refused
 
 
 def test_create_fills_in_what_the_server_owns(registry: Registry) -> None:

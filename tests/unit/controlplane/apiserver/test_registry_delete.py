@@ -7,29 +7,15 @@ from typing import Any
 
 import pytest
 
-from airflow_llmtune.controlplane.apiserver.errors import ApiError
 from airflow_llmtune.controlplane.apiserver.kinds import (
     EXPERIMENT,
     NAMESPACE,
     POD,
-    Kind,
 )
 from airflow_llmtune.controlplane.apiserver.patch import MERGE
 from airflow_llmtune.controlplane.apiserver.registry import Registry
-
-
-def experiment(name: str = "x", **metadata: Any) -> dict[str, Any]:
-    return {"metadata": {"name": name, **metadata}, "spec": {"maxTrialCount": 3}}
-
-
-def create(registry: Registry, kind: Kind = EXPERIMENT, obj: dict[str, Any] | None = None) -> dict[str, Any]:
-    return registry.create(kind, obj or experiment(), "default")
-
-
-def refused(call: Any, *args: Any, **kwargs: Any) -> ApiError:
-    with pytest.raises(ApiError) as raised:
-        call(*args, **kwargs)
-    return raised.value
+from objects import experiment
+from registries import create, refused
 
 
 def test_delete_removes_at_once_what_nothing_holds(registry: Registry) -> None:

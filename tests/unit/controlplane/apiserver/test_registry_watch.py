@@ -14,24 +14,11 @@ from airflow_llmtune.controlplane.apiserver.kinds import (
     EXPERIMENT,
     JOB,
     NAMESPACE,
-    Kind,
 )
 from airflow_llmtune.controlplane.apiserver.registry import Registry
 from airflow_llmtune.controlplane.store import Store
-
-
-def experiment(name: str = "x", **metadata: Any) -> dict[str, Any]:
-    return {"metadata": {"name": name, **metadata}, "spec": {"maxTrialCount": 3}}
-
-
-def create(registry: Registry, kind: Kind = EXPERIMENT, obj: dict[str, Any] | None = None) -> dict[str, Any]:
-    return registry.create(kind, obj or experiment(), "default")
-
-
-def refused(call: Any, *args: Any, **kwargs: Any) -> ApiError:
-    with pytest.raises(ApiError) as raised:
-        call(*args, **kwargs)
-    return raised.value
+from objects import experiment
+from registries import create, refused
 
 
 def test_list_filters_and_tells_the_version_to_watch_from(registry: Registry) -> None:
