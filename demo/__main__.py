@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".demo"
 DAG_ID = "tune_llm"
 TRAINER_IMAGE = "airflow-llmtune/trainer"
+FAILURE = "Task failed with exception"
 
 
 def main() -> int:
@@ -108,9 +109,11 @@ def print_failure(console: Console, site: AirflowSite, run_id: str) -> None:
     """Say which task failed and why, in the words of its log."""
     for instance in site.task_instances(DAG_ID, run_id):
         if instance["state"] == "failed":
-            console.print(f"[bold red]Task {instance['task_id']} failed.[/] The end of its log:")
+            console.print(f"[bold red]Task {instance['task_id']} failed.[/]")
             log = site.task_log(DAG_ID, run_id, instance["task_id"], instance["try_number"])
-            console.print("\n".join(log[-20:]), markup=False, highlight=False)
+            # An error of Airflow itself has no such line; then the end of the log has to do.
+            told = [message for message in log if message.startswith(FAILURE)] or log[-20:]
+            console.print("\n".join(told), markup=False, highlight=False, soft_wrap=True)
 
 
 def stay(console: Console, site: AirflowSite, cluster: Cluster) -> None:

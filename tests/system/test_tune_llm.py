@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from demo.airflow_site import AirflowSite
 from demo.cluster import Cluster, phase
 from demo.processes import Processes
 from demo.progress import Progress
+from demo.report import print_report
 
 ROOT = Path(__file__).parent.parent.parent
 DAG_ID = "tune_llm"
@@ -94,6 +96,13 @@ def test_the_example_dag_tunes_and_trains_and_waits_without_a_worker(site):
         # A worker is seen where there is one, so seeing none while deferred says something.
         assert progress.workers[task_id]
     assert progress.workers_while_deferred == set()
+
+    shown = Console(file=io.StringIO(), width=140)
+    print_report(shown, site.cluster, progress, tuned, trained)
+    report = shown.file.getvalue()
+    assert "3 trials" in report
+    assert f"{trained['metrics']['base_eval_loss']:.4f}" in report
+    assert tuned["trial"] in report
 
 
 def test_a_wrong_model_path_fails_the_task_with_that_path_and_nothing_is_left_running(site):
