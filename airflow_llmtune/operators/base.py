@@ -135,8 +135,7 @@ class KubeflowOperator(BaseOperator):
         outcome = self.trigger_class.read_outcome(obj)
         if not outcome.finished:
             if self.deferrable:
-                timeout = None if deadline is None else timedelta(seconds=deadline - time.time() + BACKSTOP_SECONDS)
-                self.defer(trigger=trigger, method_name=self.execute_complete.__name__, timeout=timeout)
+                self.defer(trigger=trigger, method_name=self.execute_complete.__name__, timeout=_backstop(deadline))
             outcome = asyncio.run(trigger.wait())
         return self.execute_complete(context, outcome.to_event(trigger.name, trigger.namespace, trigger.uid))
 
@@ -311,3 +310,7 @@ class KubeflowOperator(BaseOperator):
                 if claim.owns(obj) and not self.trigger_class.read_outcome(obj).finished:
                     await client.delete(self.kind, namespace, metadata["name"], uid=metadata["uid"])
                     self.log.info("%s %s deleted: the task was ended", self.kind.kind, metadata["name"])
+
+
+def _backstop(deadline: float | None) -> timedelta | None:
+    return None if deadline is None else timedelta(seconds=max(deadline - time.time(), 0.0) + BACKSTOP_SECONDS)

@@ -13,7 +13,9 @@ from pathlib import Path
 import airflow
 import jsonschema
 import pytest
+from airflow.sdk import DAG
 from airflow.sdk.bases.operator import BaseOperator
+from airflow.serialization.serialized_objects import DagSerialization
 from airflow.triggers.base import BaseTrigger
 
 import airflow_llmtune
@@ -21,6 +23,8 @@ import llmtune_trainer
 from airflow_llmtune import exceptions, operators, triggers
 from airflow_llmtune.get_provider_info import get_provider_info
 from airflow_llmtune.operators.katib import KatibTuneLLMOperator
+from airflow_llmtune.operators.trainer import FineTuneLLMOperator
+from airflow_llmtune.resources import search_space as search
 from airflow_llmtune.resources.trial_template import TRAINER_IMAGE
 
 ROOT = Path(__file__).parent.parent.parent
@@ -90,6 +94,18 @@ def test_every_public_operator_documents_each_of_its_arguments():
 def test_every_template_field_is_an_attribute_of_the_same_name():
     operator = KatibTuneLLMOperator(task_id="t", model="m", dataset="d", parameters={})
     assert [name for name in operator.template_fields if not hasattr(operator, name)] == []
+
+
+def test_operators_can_be_mapped_over_a_mapped_tuning_and_stored_by_airflow():
+    with DAG("dag", schedule=None) as dag:
+        tune = KatibTuneLLMOperator.partial(
+            task_id="tune", dataset="/data", parameters={"learning_rate": search.log_uniform(1e-5, 1e-2)}
+        ).expand(model=["org/small", "org/large"])
+        FineTuneLLMOperator.partial(task_id="train", dataset="/data", model="org/small", output_uri="/out").expand(
+            hyperparameters=tune.output.map(lambda result: result["parameters"])
+        )
+    stored = DagSerialization.to_dict(dag)["dag"]["tasks"]
+    assert sorted(task["__var"]["task_id"] for task in stored) == ["train", "tune"]
 
 
 def test_the_exception_tree_in_the_docstring_is_the_real_one():
