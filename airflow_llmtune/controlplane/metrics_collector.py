@@ -26,7 +26,7 @@ from airflow_llmtune.controlplane.db_manager import (
 if TYPE_CHECKING:
     from airflow_llmtune.controlplane.kubelet.in_process import InProcessContainer
 
-IMAGE = "ghcr.io/kubeflow/katib/file-metrics-collector"
+IMAGE = "kubeflow/katib/file-metrics-collector"
 COMPLETED = "completed"
 DEFAULT_FILTER = r"([\w|-]+)\s*=\s*([+-]?\d*(\.\d+)?([Ee][+-]?\d+)?)"
 

@@ -21,7 +21,7 @@ WEBHOOK = "mutator.pod.katib.kubeflow.org"
 TRIAL_LABEL = "katib.kubeflow.org/trial"
 TRIAL_NAME_VARIABLE = "KATIB_TRIAL_NAME"
 COLLECTOR_CONTAINER = "metrics-logger-and-collector"
-COLLECTOR_IMAGE = "ghcr.io/kubeflow/katib/file-metrics-collector:v0.19.0"
+COLLECTOR_IMAGE = "kubeflow/katib/file-metrics-collector:v0.19.0"
 VOLUME = "metrics-volume"
 
 _DB_MANAGER = "katib-db-manager.kubeflow:6789"

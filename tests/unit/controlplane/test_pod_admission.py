@@ -63,7 +63,7 @@ def test_the_sidecar_the_volume_and_the_labels_are_added(registry: Registry, job
     main, sidecar = pod["spec"]["containers"]
     mount = {"name": "metrics-volume", "mountPath": "/var/log/katib"}
     assert sidecar["name"] == "metrics-logger-and-collector"
-    assert sidecar["image"] == "ghcr.io/kubeflow/katib/file-metrics-collector:v0.19.0"
+    assert sidecar["image"] == "kubeflow/katib/file-metrics-collector:v0.19.0"
     expected = "-t trial -m loss;acc -o-type minimize -s-db katib-db-manager.kubeflow:6789"
     assert sidecar["args"] == f"{expected} -path /var/log/katib/metrics.log -format TEXT".split()
     assert main["volumeMounts"] == sidecar["volumeMounts"] == [mount]
