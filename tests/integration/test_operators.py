@@ -2,89 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import signal
 import socket
-import time
-from contextlib import nullcontext
-from datetime import timedelta
-from typing import Any
 
 import pytest
 import yaml
 from airflow.sdk import DAG
-from airflow.sdk.exceptions import AirflowFailException, TaskDeferralError, TaskDeferralTimeout, TaskDeferred
+from airflow.sdk.exceptions import AirflowFailException
 from kubeflow_katib_api.models import V1beta1Experiment
 
 from airflow_llmtune.exceptions import (
     ExperimentFailedError,
-    ForeignObjectError,
     KubernetesApiError,
-    OutcomeError,
     TrainingFailedError,
-    WaitTimeoutError,
 )
-from airflow_llmtune.operators.katib import KatibExperimentOperator, KatibTuneLLMOperator
+from airflow_llmtune.operators.katib import KatibExperimentOperator
 from airflow_llmtune.operators.trainer import FineTuneLLMOperator, PyTorchJobOperator
-from airflow_llmtune.resources import experiment, job, pod, pytorch_job
-from airflow_llmtune.resources import search_space as search
-from airflow_llmtune.resources.meta import identity_selector, object_name, owner_labels
-
-SPACE = {"learning_rate": search.log_uniform(1e-5, 1e-1), "lora_r": search.categorical([4, 8])}
-
-
-def tune(kubeconfig: str, **changes: Any) -> KatibTuneLLMOperator:
-    settings: dict[str, Any] = {
-        "task_id": "tune",
-        "model": "/models/tiny",
-        "dataset": "/data",
-        "parameters": SPACE,
-        "algorithm_name": "random",
-        "algorithm_settings": {"random_state": 1},
-        "max_trial_count": 3,
-        "parallel_trial_count": 2,
-        "kubernetes_conn_id": None,
-        "config_file": kubeconfig,
-    }
-    return KatibTuneLLMOperator(**{**settings, **changes})
-
-
-def raw_experiment(script: str, **spec: Any) -> dict[str, Any]:
-    container = {"name": "main", "image": "busybox", "command": ["sh", "-c", script]}
-    pod_spec = {"containers": [container], "restartPolicy": "Never"}
-    return {
-        "apiVersion": "kubeflow.org/v1beta1",
-        "kind": "Experiment",
-        "metadata": {"labels": {"team": "nlp"}},
-        "spec": {
-            "objective": {"type": "minimize", "objectiveMetricName": "loss"},
-            "algorithm": {"algorithmName": "random"},
-            "maxTrialCount": 2,
-            "parallelTrialCount": 2,
-            "parameters": [
-                {"name": "lr", "parameterType": "double", "feasibleSpace": {"min": "0.1", "max": "0.2"}},
-                {"name": "layers", "parameterType": "int", "feasibleSpace": {"min": "1", "max": "4"}},
-            ],
-            "trialTemplate": {
-                "retain": True,
-                "primaryContainerName": "main",
-                "trialParameters": [
-                    {"name": "lr", "reference": "lr"},
-                    {"name": "layers", "reference": "layers"},
-                ],
-                "trialSpec": {
-                    "apiVersion": "batch/v1",
-                    "kind": "Job",
-                    "spec": {"backoffLimit": 0, "template": {"spec": pod_spec}},
-                },
-            },
-            **spec,
-        },
-    }
-
-
-LOSS = "echo loss=${trialParameters.lr} layers ${trialParameters.layers}"
+from airflow_llmtune.resources import experiment, pod, pytorch_job
+from tasks import LOSS, mine, raw_experiment, tune
 
 
 @pytest.mark.parametrize("deferrable", [True, False])
@@ -148,49 +83,6 @@ def test_a_model_object_of_the_katib_api_package_runs(kubeconfig, run, ask):
     assert created["metadata"]["labels"]["dag_id"] == "dag"
 
 
-def test_a_worker_lost_after_create_adopts_the_running_experiment(kubeconfig, run, ask):
-    operator = tune(kubeconfig, trainer_args={"nap": 1})
-    run.defer(operator)
-    result = run.complete(tune(kubeconfig, trainer_args={"nap": 1}))
-    found, _ = ask(lambda client: client.list_all(experiment.KIND, "default", label_selector=_mine(run)))
-    assert [item["metadata"]["name"] for item in found] == [result["experiment"]]
-
-
-def test_a_finished_experiment_whose_result_was_not_delivered_is_used(kubeconfig, run, ask):
-    operator = tune(kubeconfig)
-    trigger = run.defer(operator)
-    asyncio.run(trigger.wait())
-    result = run.complete(tune(kubeconfig))
-    assert run.deferrals == 0
-    assert result["experiment"] == trigger.name
-
-
-def test_a_cleared_task_starts_afresh_after_its_result_was_delivered(kubeconfig, run):
-    first = run.complete(tune(kubeconfig))
-    run.clear()
-    second = run.complete(tune(kubeconfig))
-    assert second["experiment"] != first["experiment"]
-    assert second["experiment"].endswith("-2")
-
-
-def test_a_result_whose_worker_died_before_it_was_stored_is_delivered_again(kubeconfig, run):
-    first = run.complete(tune(kubeconfig))
-    assert run.complete(tune(kubeconfig)) == first
-
-
-def test_a_foreign_object_of_our_name_is_refused(kubeconfig, run, ask):
-    manifest = raw_experiment(LOSS)
-    name = object_name("dag", "task", run.run_id, -1, 1)
-    manifest["metadata"] |= {
-        "name": name,
-        "namespace": "default",
-        "labels": owner_labels("other", "t", "r", -1, 1),
-    }
-    ask(lambda client: client.create(experiment.KIND, "default", manifest))
-    with pytest.raises(ForeignObjectError, match="dag_id=other"):
-        run.complete(tune(kubeconfig))
-
-
 def test_five_mistakes_are_one_error_before_anything_is_created(kubeconfig, run, ask):
     parameters = {
         "learning_rate": {"type": "double", "min": 1, "max": 0.1},
@@ -204,7 +96,7 @@ def test_five_mistakes_are_one_error_before_anything_is_created(kubeconfig, run,
     message = str(caught.value)
     assert "5 mistakes" in message
     assert all(f"parameters.{name}" in message or name in message for name in parameters)
-    found, _ = ask(lambda client: client.list_all(experiment.KIND, "default", label_selector=_mine(run)))
+    found, _ = ask(lambda client: client.list_all(experiment.KIND, "default", label_selector=mine(run)))
     assert found == []
 
 
@@ -227,26 +119,6 @@ def test_trials_without_a_usable_metric_fail_the_task_although_katib_says_succee
     )
     with pytest.raises(ExperimentFailedError, match="unavailable"):
         run.complete(operator)
-
-
-def test_trials_that_still_run_when_the_goal_is_reached_are_stopped(kubeconfig, run, ask, tmp_path):
-    # mkdir succeeds for exactly one of the two parallel trials; the other would run on for a minute.
-    script = "mkdir $MARK || sleep 60; " + LOSS
-    manifest = raw_experiment(script, objective={"type": "minimize", "objectiveMetricName": "loss", "goal": 0.5})
-    container = manifest["spec"]["trialTemplate"]["trialSpec"]["spec"]["template"]["spec"]["containers"][0]
-    container["env"] = [{"name": "MARK", "value": str(tmp_path / "first")}]
-    operator = KatibExperimentOperator(
-        task_id="goal", experiment=manifest, kubernetes_conn_id=None, config_file=kubeconfig
-    )
-    result = run.complete(operator)
-    selector = f"katib.kubeflow.org/experiment={result['experiment']}"
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        trials, _ = ask(lambda client: client.list_all(experiment.TRIAL_KIND, "default", label_selector=selector))
-        if all(experiment.read_trial(trial)["finished"] for trial in trials):
-            return
-        time.sleep(0.1)
-    raise AssertionError("a trial still runs")
 
 
 def test_fine_tuning_returns_the_metrics_and_where_the_adapter_lies(kubeconfig, run):
@@ -314,86 +186,6 @@ def test_any_pytorch_job_runs(kubeconfig, run):
     assert result["metrics"] == {}
 
 
-def test_a_deadline_ends_the_wait_and_deletes_the_experiment(kubeconfig, run, ask):
-    operator = tune(kubeconfig, trainer_args={"nap": 60}, wait_timeout=timedelta(seconds=2))
-    with pytest.raises(WaitTimeoutError):
-        run.complete(operator)
-    found, _ = ask(lambda client: client.list_all(experiment.KIND, "default", label_selector=_mine(run)))
-    assert [item for item in found if "deletionTimestamp" not in item["metadata"]] == []
-
-
-def test_an_experiment_deleted_under_the_task_is_told(kubeconfig, run, ask):
-    operator = tune(kubeconfig, trainer_args={"nap": 60})
-    trigger = run.defer(operator)
-    ask(lambda client: client.delete(experiment.KIND, "default", trigger.name))
-    outcome = asyncio.run(trigger.wait())
-    event = outcome.to_event(trigger.name, trigger.namespace, trigger.uid)
-    with pytest.raises(OutcomeError, match="deleted"):
-        operator.execute_complete(run.context(), event)
-
-
-@pytest.mark.parametrize(("action", "left"), [("delete", False), ("keep", True)])
-def test_a_kill_in_the_middle_of_a_worker_s_wait_deletes_what_the_task_created(kubeconfig, run, ask, action, left):
-    operator = tune(kubeconfig, trainer_args={"nap": 2}, deferrable=False, on_kill_action=action)
-    # Airflow calls on_kill from its handler of SIGTERM, on the thread that waits.
-    signal.signal(signal.SIGALRM, lambda *_: operator.on_kill())
-    signal.setitimer(signal.ITIMER_REAL, 1.0)
-    try:
-        with nullcontext() if left else pytest.raises(OutcomeError, match="deleted"):
-            operator.execute(run.new_try())
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    found, _ = ask(lambda client: client.list_all(experiment.KIND, "default", label_selector=_mine(run)))
-    assert bool([item for item in found if "deletionTimestamp" not in item["metadata"]]) == left
-
-
-@pytest.mark.parametrize(
-    ("error", "tries", "left"),
-    [("Trigger failure", 1, True), ("Trigger failure", 2, False), ("Trigger timeout", 1, False)],
-)
-def test_a_lost_trigger_leaves_the_object_only_to_a_retry(kubeconfig, run, ask, error, tries, left):
-    operator = tune(kubeconfig, trainer_args={"nap": 30})
-    for _ in range(tries):
-        trigger = run.defer(operator)
-    with pytest.raises((TaskDeferralError, TaskDeferralTimeout)):
-        operator.resume_execution("__fail__", {"error": error}, run.context())
-    found = ask(lambda client: client.find(experiment.KIND, "default", trigger.name))
-    assert (found is not None and "deletionTimestamp" not in found["metadata"]) == left
-    ask(lambda client: client.delete(experiment.KIND, "default", trigger.name))
-
-
-def test_changed_arguments_replace_what_still_runs_for_the_old_ones(kubeconfig, run, ask):
-    old = run.defer(tune(kubeconfig, trainer_args={"nap": 30}))
-    result = run.complete(tune(kubeconfig, trainer_args={"nap": 0}))
-    assert result["experiment"] != old.name
-    gone = ask(lambda client: client.find(experiment.KIND, "default", old.name))
-    assert gone is None or "deletionTimestamp" in gone["metadata"]
-
-
-def test_another_run_of_the_same_name_does_not_get_the_old_result(kubeconfig, run):
-    first = run.complete(tune(kubeconfig))
-    run.run_after += timedelta(seconds=1)
-    assert run.complete(tune(kubeconfig))["experiment"] != first["experiment"]
-
-
-def test_an_experiment_whose_trials_all_diverged_fails_and_a_retry_starts_another(kubeconfig, run, ask):
-    operator = tune(kubeconfig, trainer_args={"diverge": True})
-    for attempt in (1, 2):
-        with pytest.raises(ExperimentFailedError, match="lower the range"):
-            run.complete(operator)
-        found, _ = ask(lambda client: client.list_all(experiment.KIND, "default", label_selector=_mine(run)))
-        assert len(found) == attempt
-
-
-def test_tasks_of_one_mapped_task_have_objects_of_their_own(kubeconfig, run):
-    results = []
-    for run.map_index in (0, 1):
-        run.try_number = 0
-        results.append(run.complete(tune(kubeconfig)))
-    assert results[0]["experiment"] != results[1]["experiment"]
-
-
 def test_a_manifest_file_is_loaded_and_templated(kubeconfig, run, ask, tmp_path):
     manifest = raw_experiment(LOSS)
     manifest["metadata"]["labels"]["run"] = "{{ run_id }}"
@@ -441,25 +233,6 @@ def test_the_namespace_of_a_manifest_counts_and_must_not_contradict_the_argument
         run.complete(operator)
 
 
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [({"on_kill_action": "keep_pod"}, "on_kill_action"), ({"wait_timeout": 3600}, "wait_timeout")],
-)
-def test_a_wrong_lifecycle_argument_is_told_before_anything_is_created(kubeconfig, run, ask, changes, named):
-    with pytest.raises(AirflowFailException, match=named):
-        run.complete(tune(kubeconfig, **changes))
-    found, _ = ask(lambda client: client.list_all(experiment.KIND, "default", label_selector=_mine(run)))
-    assert found == []
-
-
-def test_a_deadline_gives_airflow_a_later_one_for_a_trigger_that_never_runs(kubeconfig, run):
-    operator = tune(kubeconfig, trainer_args={"nap": 30}, execution_timeout=timedelta(seconds=60))
-    with pytest.raises(TaskDeferred) as deferred:
-        operator.execute(run.new_try())
-    assert timedelta(seconds=100) < deferred.value.timeout < timedelta(seconds=200)
-    operator.on_kill()
-
-
 def test_hyperparameters_that_an_upstream_task_did_not_return_are_a_mistake(kubeconfig, run):
     operator = FineTuneLLMOperator(
         task_id="task",
@@ -498,22 +271,3 @@ def test_an_unreachable_api_server_is_one_clear_error(tmp_path, run):
 def test_a_kubeconfig_that_does_not_exist_is_named(run):
     with pytest.raises(KubernetesApiError, match="/no/such/kubeconfig"):
         run.complete(tune("/no/such/kubeconfig"))
-
-
-def _mine(run: Any) -> str:
-    return identity_selector("dag", "task", run.run_id, run.map_index)
-
-
-def test_a_job_that_is_gone_before_it_finished_is_told(kubeconfig, run, ask):
-    operator = FineTuneLLMOperator(
-        task_id="train",
-        model="/m",
-        dataset="/d",
-        output_uri="/o",
-        trainer_args={"nap": 60},
-        kubernetes_conn_id=None,
-        config_file=kubeconfig,
-    )
-    trigger = run.defer(operator)
-    ask(lambda client: client.delete(job.KIND, "default", trigger.name))
-    assert asyncio.run(trigger.wait()).reason == "ObjectDeleted"

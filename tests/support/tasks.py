@@ -1,0 +1,68 @@
+"""Tasks to run against a control plane: a tuning of the stand-in trainer, and a raw Experiment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_llmtune.operators.katib import KatibTuneLLMOperator
+from airflow_llmtune.resources import search_space as search
+from airflow_llmtune.resources.meta import identity_selector
+
+SPACE = {"learning_rate": search.log_uniform(1e-5, 1e-1), "lora_r": search.categorical([4, 8])}
+
+
+def tune(kubeconfig: str, **changes: Any) -> KatibTuneLLMOperator:
+    settings: dict[str, Any] = {
+        "task_id": "tune",
+        "model": "/models/tiny",
+        "dataset": "/data",
+        "parameters": SPACE,
+        "algorithm_name": "random",
+        "algorithm_settings": {"random_state": 1},
+        "max_trial_count": 3,
+        "parallel_trial_count": 2,
+        "kubernetes_conn_id": None,
+        "config_file": kubeconfig,
+    }
+    return KatibTuneLLMOperator(**{**settings, **changes})
+
+
+def raw_experiment(script: str, **spec: Any) -> dict[str, Any]:
+    container = {"name": "main", "image": "busybox", "command": ["sh", "-c", script]}
+    pod_spec = {"containers": [container], "restartPolicy": "Never"}
+    return {
+        "apiVersion": "kubeflow.org/v1beta1",
+        "kind": "Experiment",
+        "metadata": {"labels": {"team": "nlp"}},
+        "spec": {
+            "objective": {"type": "minimize", "objectiveMetricName": "loss"},
+            "algorithm": {"algorithmName": "random"},
+            "maxTrialCount": 2,
+            "parallelTrialCount": 2,
+            "parameters": [
+                {"name": "lr", "parameterType": "double", "feasibleSpace": {"min": "0.1", "max": "0.2"}},
+                {"name": "layers", "parameterType": "int", "feasibleSpace": {"min": "1", "max": "4"}},
+            ],
+            "trialTemplate": {
+                "retain": True,
+                "primaryContainerName": "main",
+                "trialParameters": [
+                    {"name": "lr", "reference": "lr"},
+                    {"name": "layers", "reference": "layers"},
+                ],
+                "trialSpec": {
+                    "apiVersion": "batch/v1",
+                    "kind": "Job",
+                    "spec": {"backoffLimit": 0, "template": {"spec": pod_spec}},
+                },
+            },
+            **spec,
+        },
+    }
+
+
+LOSS = "echo loss=${trialParameters.lr} layers ${trialParameters.layers}"
+
+
+def mine(run: Any) -> str:
+    return identity_selector("dag", "task", run.run_id, run.map_index)
