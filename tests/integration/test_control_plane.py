@@ -11,6 +11,8 @@ import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -37,6 +39,7 @@ def client_for(config: dict, tmp_path: Path) -> httpx.Client:
         base_url=config["clusters"][0]["cluster"]["server"],
         verify=ssl.create_default_context(cafile=str(authority)),
         headers={"authorization": f"Bearer {token}"},
+        timeout=30,
     )
 
 
@@ -113,10 +116,18 @@ def test_a_bad_namespace_or_state_directory_is_told(tmp_path: Path) -> None:
         ControlPlane(state_dir=tmp_path / "file" / "below").start()
 
 
-def run_program(*arguments: str) -> subprocess.Popen[str]:
+@contextmanager
+def run_program(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """The program, gone when the block ends, also when a check in it failed."""
     command = [sys.executable, "-m", "airflow_llmtune.controlplane", *arguments]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as program:
+        try:
+            yield program
+        finally:
+            program.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
