@@ -22,7 +22,7 @@ from airflow_llmtune.exceptions import (
 )
 from airflow_llmtune.operators.claim import UNUSABLE, Claim, attempt_of
 from airflow_llmtune.operators.manifest import with_metadata
-from airflow_llmtune.resources.meta import DELIVERED_ANNOTATION, OWNER_ANNOTATION, Outcome, Problems, ResourceKind
+from airflow_llmtune.resources.meta import DELIVERED_ANNOTATION, OWNER_ANNOTATION, Outcome, Problems, ResourceKind, path
 from airflow_llmtune.triggers.base import API_ERROR, OBJECT_DELETED, WAIT_TIMEOUT, OnKillAction, WaitTrigger
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ class KubeflowOperator(BaseOperator):
         if not isinstance(wait_timeout, timedelta | None):
             problems.add("wait_timeout", wait_timeout, "is no timedelta", "give timedelta(hours=6), say")
         manifest = self.build_manifest(problems)
-        given = (manifest.get("metadata") or {}).get("namespace")
+        given = path(manifest, "metadata", "namespace")
         if self.namespace and given and given != self.namespace:
             rule = f"is not the manifest's own, {given!r}"
             problems.add("namespace", self.namespace, rule, "leave one of the two out")
@@ -216,8 +216,7 @@ class KubeflowOperator(BaseOperator):
             return obj if created else await self._own(client, obj, claim)
 
     async def _find_namespace(self, manifest: JSON) -> str:
-        given = (manifest.get("metadata") or {}).get("namespace")
-        return self.namespace or given or await self.hook.default_namespace()
+        return self.namespace or path(manifest, "metadata", "namespace") or await self.hook.default_namespace()
 
     def _is_usable(self, obj: JSON, claim: Claim, manifest: JSON) -> bool:
         if obj["metadata"].get("deletionTimestamp") or not claim.asked_for(obj, manifest):

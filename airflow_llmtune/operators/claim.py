@@ -15,12 +15,13 @@ from airflow_llmtune.resources.meta import (
     identity_selector,
     object_name,
     owner_labels,
+    path,
 )
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-__all__ = ["UNUSABLE", "Claim"]
+__all__ = ["UNUSABLE", "Claim", "attempt_of"]
 
 FINGERPRINT_ANNOTATION = "airflow-llmtune/fingerprint"
 # Delivered, and found to hold no result: whoever comes next, retry or clear, starts another attempt.
@@ -93,5 +94,5 @@ def attempt_of(obj: Mapping[str, Any]) -> int:
 
 
 def _annotation(obj: Mapping[str, Any], key: str) -> str | None:
-    value: str | None = (obj["metadata"].get("annotations") or {}).get(key)
+    value: str | None = path(obj, "metadata", "annotations", key)
     return value

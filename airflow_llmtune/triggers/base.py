@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_llmtune.exceptions import KubernetesApiError
-from airflow_llmtune.resources.meta import OWNER_ANNOTATION, Outcome, ResourceKind
+from airflow_llmtune.resources.meta import OWNER_ANNOTATION, Outcome, ResourceKind, path
 
 if TYPE_CHECKING:
     from airflow_llmtune.hooks.kubeflow import KubeflowClient, KubeflowHook
@@ -217,7 +217,7 @@ class WaitTrigger(BaseTrigger):
             return
         async with self.hook.connect() as client:
             obj = await client.find(self.kind, self.namespace, self.name)
-            owner = ((obj or {}).get("metadata", {}).get("annotations") or {}).get(OWNER_ANNOTATION)
+            owner = path(obj, "metadata", "annotations", OWNER_ANNOTATION)
             if owner != str(self.task_instance.id):
                 self.log.info("%s %s is kept: it belongs to task instance %s", self.kind.kind, self.name, owner)
             elif await client.delete(self.kind, self.namespace, self.name, uid=self.uid):

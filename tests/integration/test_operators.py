@@ -213,6 +213,13 @@ def test_a_manifest_that_is_no_yaml_is_told_without_its_text(kubeconfig, run):
     assert "hf_SECRET" not in str(caught.value)
 
 
+def test_metadata_that_is_no_mapping_is_told_with_the_other_mistakes(kubeconfig, run):
+    manifest = {**raw_experiment(LOSS), "metadata": ["team"], "kind": "Experimant"}
+    operator = KatibExperimentOperator(task_id="task", experiment=manifest, config_file=kubeconfig)
+    with pytest.raises(AirflowFailException, match="has 2 mistakes"):
+        run.complete(operator)
+
+
 def test_a_path_inside_a_manifest_is_no_template_file(kubeconfig, run):
     manifest = raw_experiment("test -n /etc/some.json && " + LOSS)
     container = manifest["spec"]["trialTemplate"]["trialSpec"]["spec"]["template"]["spec"]["containers"][0]
