@@ -17,11 +17,9 @@ from airflow_llmtune.exceptions import (
     OutcomeError,
     WaitTimeoutError,
 )
-from airflow_llmtune.operators.katib import KatibExperimentOperator
-from airflow_llmtune.operators.trainer import FineTuneLLMOperator
 from airflow_llmtune.resources import experiment, job
 from airflow_llmtune.resources.meta import object_name, owner_labels
-from tasks import LOSS, mine, raw_experiment, tune
+from tasks import LOSS, any_experiment, fine_tune, mine, raw_experiment, tune
 
 
 def test_a_worker_lost_after_create_adopts_the_running_experiment(kubeconfig, run, ask):
@@ -73,9 +71,7 @@ def test_trials_that_still_run_when_the_goal_is_reached_are_stopped(kubeconfig, 
     manifest = raw_experiment(script, objective={"type": "minimize", "objectiveMetricName": "loss", "goal": 0.5})
     container = manifest["spec"]["trialTemplate"]["trialSpec"]["spec"]["template"]["spec"]["containers"][0]
     container["env"] = [{"name": "MARK", "value": str(tmp_path / "first")}]
-    operator = KatibExperimentOperator(
-        task_id="goal", experiment=manifest, kubernetes_conn_id=None, config_file=kubeconfig
-    )
+    operator = any_experiment(kubeconfig, manifest)
     result = run.complete(operator)
     selector = f"katib.kubeflow.org/experiment={result['experiment']}"
     deadline = time.monotonic() + 20
@@ -187,15 +183,7 @@ def test_a_deadline_gives_airflow_a_later_one_for_a_trigger_that_never_runs(kube
 
 
 def test_a_job_that_is_gone_before_it_finished_is_told(kubeconfig, run, ask):
-    operator = FineTuneLLMOperator(
-        task_id="train",
-        model="/m",
-        dataset="/d",
-        output_uri="/o",
-        trainer_args={"nap": 60},
-        kubernetes_conn_id=None,
-        config_file=kubeconfig,
-    )
+    operator = fine_tune(kubeconfig, trainer_args={"nap": 60})
     trigger = run.defer(operator)
     ask(lambda client: client.delete(job.KIND, "default", trigger.name))
     assert asyncio.run(trigger.wait()).reason == "ObjectDeleted"

@@ -16,10 +16,9 @@ from airflow_llmtune.exceptions import (
     KubernetesApiError,
     TrainingFailedError,
 )
-from airflow_llmtune.operators.katib import KatibExperimentOperator
-from airflow_llmtune.operators.trainer import FineTuneLLMOperator, PyTorchJobOperator
+from airflow_llmtune.operators.trainer import PyTorchJobOperator
 from airflow_llmtune.resources import experiment, pod, pytorch_job
-from tasks import LOSS, mine, raw_experiment, tune
+from tasks import LOSS, any_experiment, fine_tune, mine, raw_experiment, tune
 
 
 @pytest.mark.parametrize("deferrable", [True, False])
@@ -66,7 +65,7 @@ def test_an_experiment_reaches_its_goal_early(kubeconfig, run):
 def test_any_manifest_runs_in_any_form(kubeconfig, run, form):
     given = raw_experiment(LOSS)
     value = {"dict": given, "yaml": yaml.safe_dump(given), "json": json.dumps(given)}[form]
-    operator = KatibExperimentOperator(task_id="any", experiment=value, kubernetes_conn_id=None, config_file=kubeconfig)
+    operator = any_experiment(kubeconfig, value)
     result = run.complete(operator)
     assert 0.1 <= result["metrics"]["loss"] <= 0.2
     assert isinstance(result["parameters"]["layers"], int)
@@ -74,9 +73,7 @@ def test_any_manifest_runs_in_any_form(kubeconfig, run, form):
 
 def test_a_model_object_of_the_katib_api_package_runs(kubeconfig, run, ask):
     model = V1beta1Experiment.from_dict(raw_experiment(LOSS))
-    operator = KatibExperimentOperator(
-        task_id="model", experiment=model, kubernetes_conn_id=None, config_file=kubeconfig
-    )
+    operator = any_experiment(kubeconfig, model)
     result = run.complete(operator)
     created = ask(lambda client: client.get(experiment.KIND, "default", result["experiment"]))
     assert created["metadata"]["labels"]["team"] == "nlp"
@@ -111,56 +108,26 @@ def test_a_crashing_trial_fails_the_task_with_the_trainers_own_words(kubeconfig,
 
 
 def test_trials_without_a_usable_metric_fail_the_task_although_katib_says_succeeded(kubeconfig, run):
-    operator = KatibExperimentOperator(
-        task_id="mute",
-        experiment=raw_experiment("echo ${trialParameters.lr} ${trialParameters.layers}"),
-        kubernetes_conn_id=None,
-        config_file=kubeconfig,
-    )
+    operator = any_experiment(kubeconfig, raw_experiment("echo ${trialParameters.lr} ${trialParameters.layers}"))
     with pytest.raises(ExperimentFailedError, match="unavailable"):
         run.complete(operator)
 
 
 def test_fine_tuning_returns_the_metrics_and_where_the_adapter_lies(kubeconfig, run):
-    operator = FineTuneLLMOperator(
-        task_id="train",
-        model="/models/tiny",
-        dataset="/data",
-        hyperparameters={"learning_rate": 0.01, "lora_r": 8},
-        output_uri="/models/final",
-        kubernetes_conn_id=None,
-        config_file=kubeconfig,
-    )
+    operator = fine_tune(kubeconfig, hyperparameters={"learning_rate": 0.01, "lora_r": 8})
     result = run.complete(operator)
     assert result["metrics"] == {"eval_loss": 2.0}
     assert result["artifact_uri"] == "/models/final"
 
 
 def test_a_failed_fine_tune_names_the_cause(kubeconfig, run):
-    operator = FineTuneLLMOperator(
-        task_id="train",
-        model="/nowhere",
-        dataset="/data",
-        trainer_args={"crash": True},
-        output_uri="/models/final",
-        kubernetes_conn_id=None,
-        config_file=kubeconfig,
-    )
+    operator = fine_tune(kubeconfig, model="/nowhere", trainer_args={"crash": True})
     with pytest.raises(TrainingFailedError, match="the model lies nowhere"):
         run.complete(operator)
 
 
 def test_a_fine_tune_as_pytorch_job_runs_master_and_worker(kubeconfig, run, ask):
-    operator = FineTuneLLMOperator(
-        task_id="train",
-        model="/models/tiny",
-        dataset="/data",
-        output_uri="/models/final",
-        trainer_args={"nap": 1},
-        job_options={"job_kind": "PyTorchJob", "num_nodes": 2},
-        kubernetes_conn_id=None,
-        config_file=kubeconfig,
-    )
+    operator = fine_tune(kubeconfig, trainer_args={"nap": 1}, job_options={"job_kind": "PyTorchJob", "num_nodes": 2})
     trigger = run.defer(operator)
     selector = pytorch_job.pod_selector(trigger.name)
     roles: set[str] = set()
@@ -191,23 +158,21 @@ def test_a_manifest_file_is_loaded_and_templated(kubeconfig, run, ask, tmp_path)
     manifest["metadata"]["labels"]["run"] = "{{ run_id }}"
     (tmp_path / "experiment.yaml").write_text(yaml.safe_dump(manifest))
     with DAG("dag", schedule=None, template_searchpath=[str(tmp_path)]):
-        operator = KatibExperimentOperator(
-            task_id="task", experiment="experiment.yaml", kubernetes_conn_id=None, config_file=kubeconfig
-        )
+        operator = any_experiment(kubeconfig, "experiment.yaml")
     result = run.complete(operator)
     created = ask(lambda client: client.get(experiment.KIND, "default", result["experiment"]))
     assert created["metadata"]["labels"]["run"] == run.run_id
 
 
 def test_a_manifest_file_that_does_not_exist_is_told(kubeconfig, run):
-    operator = KatibExperimentOperator(task_id="task", experiment="none.yaml", config_file=kubeconfig)
+    operator = any_experiment(kubeconfig, "none.yaml")
     with pytest.raises(AirflowFailException, match=r"none\.yaml.*does not exist"):
         run.complete(operator)
 
 
 def test_a_manifest_that_is_no_yaml_is_told_without_its_text(kubeconfig, run):
     text = "spec:\n  env: {HF_TOKEN: hf_SECRET\n"
-    operator = KatibExperimentOperator(task_id="task", experiment=text, config_file=kubeconfig)
+    operator = any_experiment(kubeconfig, text)
     with pytest.raises(AirflowFailException, match=r"neither YAML nor JSON.*line 2") as caught:
         run.complete(operator)
     assert "hf_SECRET" not in str(caught.value)
@@ -215,7 +180,7 @@ def test_a_manifest_that_is_no_yaml_is_told_without_its_text(kubeconfig, run):
 
 def test_metadata_that_is_no_mapping_is_told_with_the_other_mistakes(kubeconfig, run):
     manifest = {**raw_experiment(LOSS), "metadata": ["team"], "kind": "Experimant"}
-    operator = KatibExperimentOperator(task_id="task", experiment=manifest, config_file=kubeconfig)
+    operator = any_experiment(kubeconfig, manifest)
     with pytest.raises(AirflowFailException, match="has 2 mistakes"):
         run.complete(operator)
 
@@ -224,31 +189,20 @@ def test_a_path_inside_a_manifest_is_no_template_file(kubeconfig, run):
     manifest = raw_experiment("test -n /etc/some.json && " + LOSS)
     container = manifest["spec"]["trialTemplate"]["trialSpec"]["spec"]["template"]["spec"]["containers"][0]
     container["env"] = [{"name": "CONFIG", "value": "/etc/cfg.json"}]
-    operator = KatibExperimentOperator(
-        task_id="task", experiment=manifest, kubernetes_conn_id=None, config_file=kubeconfig
-    )
+    operator = any_experiment(kubeconfig, manifest)
     assert run.complete(operator)["counts"]["succeeded"] == 2
 
 
 def test_the_namespace_of_a_manifest_counts_and_must_not_contradict_the_argument(kubeconfig, run):
     manifest = raw_experiment(LOSS)
     manifest["metadata"]["namespace"] = "default"
-    operator = KatibExperimentOperator(
-        task_id="task", experiment=manifest, namespace="other", kubernetes_conn_id=None, config_file=kubeconfig
-    )
+    operator = any_experiment(kubeconfig, manifest, namespace="other")
     with pytest.raises(AirflowFailException, match="`namespace`='other'"):
         run.complete(operator)
 
 
 def test_hyperparameters_that_an_upstream_task_did_not_return_are_a_mistake(kubeconfig, run):
-    operator = FineTuneLLMOperator(
-        task_id="task",
-        model="/m",
-        dataset="/d",
-        output_uri="/o",
-        hyperparameters={"learning_rate": 0.1},
-        config_file=kubeconfig,
-    )
+    operator = fine_tune(kubeconfig, hyperparameters={"learning_rate": 0.1})
     operator.hyperparameters = None  # what a missing XCom renders to
     with pytest.raises(AirflowFailException, match="`hyperparameters`=None"):
         operator.execute(run.new_try())

@@ -1,10 +1,11 @@
-"""Tasks to run against a control plane: a tuning of the stand-in trainer, and a raw Experiment."""
+"""Tasks to run against a control plane: the stand-in trainer as a tuning and as a final run, and any Experiment."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from airflow_llmtune.operators.katib import KatibTuneLLMOperator
+from airflow_llmtune.operators.katib import KatibExperimentOperator, KatibTuneLLMOperator
+from airflow_llmtune.operators.trainer import FineTuneLLMOperator
 from airflow_llmtune.resources import search_space as search
 from airflow_llmtune.resources.meta import identity_selector
 
@@ -25,6 +26,25 @@ def tune(kubeconfig: str, **changes: Any) -> KatibTuneLLMOperator:
         "config_file": kubeconfig,
     }
     return KatibTuneLLMOperator(**{**settings, **changes})
+
+
+def fine_tune(kubeconfig: str, **changes: Any) -> FineTuneLLMOperator:
+    settings: dict[str, Any] = {
+        "task_id": "train",
+        "model": "/models/tiny",
+        "dataset": "/data",
+        "output_uri": "/models/final",
+        "kubernetes_conn_id": None,
+        "config_file": kubeconfig,
+    }
+    return FineTuneLLMOperator(**{**settings, **changes})
+
+
+def any_experiment(kubeconfig: str, experiment: Any, **changes: Any) -> KatibExperimentOperator:
+    """Run a manifest in whatever form."""
+    return KatibExperimentOperator(
+        task_id="any", experiment=experiment, kubernetes_conn_id=None, config_file=kubeconfig, **changes
+    )
 
 
 def raw_experiment(script: str, **spec: Any) -> dict[str, Any]:
