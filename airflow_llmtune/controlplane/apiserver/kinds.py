@@ -49,14 +49,33 @@ SERVICE_ACCOUNT = Kind(
 PERSISTENT_VOLUME_CLAIM = Kind(
     "", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", "persistentvolumeclaim", short_names=("pvc",)
 )
+PERSISTENT_VOLUME = Kind(
+    "", "v1", "PersistentVolume", "persistentvolumes", "persistentvolume", namespaced=False, short_names=("pv",)
+)
+NODE = Kind("", "v1", "Node", "nodes", "node", namespaced=False, short_names=("no",))
 DEPLOYMENT = Kind("apps", "v1", "Deployment", "deployments", "deployment", short_names=("deploy",), categories=("all",))
 JOB = Kind("batch", "v1", "Job", "jobs", "job", categories=("all",))
+ROLE = Kind("rbac.authorization.k8s.io", "v1", "Role", "roles", "role", has_status=False)
+ROLE_BINDING = Kind("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings", "rolebinding", has_status=False)
 
 _KATIB = ("all", "kubeflow", "katib")
 EXPERIMENT = Kind("kubeflow.org", "v1beta1", "Experiment", "experiments", "experiment", categories=_KATIB)
 SUGGESTION = Kind("kubeflow.org", "v1beta1", "Suggestion", "suggestions", "suggestion", categories=_KATIB)
 TRIAL = Kind("kubeflow.org", "v1beta1", "Trial", "trials", "trial", categories=_KATIB)
 PYTORCH_JOB = Kind("kubeflow.org", "v1", "PyTorchJob", "pytorchjobs", "pytorchjob")
+
+_TRAINER = ("trainer.kubeflow.org", "v1alpha1")
+TRAIN_JOB = Kind(*_TRAINER, "TrainJob", "trainjobs", "trainjob")
+TRAINING_RUNTIME = Kind(*_TRAINER, "TrainingRuntime", "trainingruntimes", "trainingruntime", has_status=False)
+CLUSTER_TRAINING_RUNTIME = Kind(
+    *_TRAINER,
+    "ClusterTrainingRuntime",
+    "clustertrainingruntimes",
+    "clustertrainingruntime",
+    namespaced=False,
+    has_status=False,
+)
+JOB_SET = Kind("jobset.x-k8s.io", "v1alpha2", "JobSet", "jobsets", "jobset", short_names=("jbset",))
 
 KINDS: tuple[Kind, ...] = (
     NAMESPACE,
@@ -67,12 +86,20 @@ KINDS: tuple[Kind, ...] = (
     EVENT,
     SERVICE_ACCOUNT,
     PERSISTENT_VOLUME_CLAIM,
+    PERSISTENT_VOLUME,
+    NODE,
     DEPLOYMENT,
     JOB,
+    ROLE,
+    ROLE_BINDING,
     EXPERIMENT,
     SUGGESTION,
     TRIAL,
     PYTORCH_JOB,
+    TRAIN_JOB,
+    TRAINING_RUNTIME,
+    CLUSTER_TRAINING_RUNTIME,
+    JOB_SET,
 )
 
 _BY_NAME = {(kind.api_version, kind.name): kind for kind in KINDS}
