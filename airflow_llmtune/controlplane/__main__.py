@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from queue import SimpleQueue
 
+from airflow_llmtune.controlplane.kubelet.node import ResourceError, all_resources
 from airflow_llmtune.controlplane.plane import ControlPlane, CrashError, StartError
 
 
@@ -20,7 +21,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--kubeconfig", type=Path, required=True, metavar="PATH", help="where to write how to reach it")
     made.add_argument("--port", type=int, default=0, help="default: any free one")
     made.add_argument("--host", default="127.0.0.1", help="a loopback address (default: %(default)s)")
-    made.add_argument("--state-dir", type=Path, metavar="DIR", help="logs and volumes of pods (default: temporary)")
+    made.add_argument(
+        "--state-dir",
+        type=Path,
+        metavar="DIR",
+        help="keeps everything; started again with it, the control plane goes on (default: keep nothing)",
+    )
     made.add_argument(
         "--image",
         action="append",
@@ -35,6 +41,15 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="a namespace to make, may be repeated (default: default)",
     )
+    made.add_argument(
+        "--node-resource",
+        action="append",
+        type=_node_resource,
+        metavar="NAME=QUANTITY",
+        help="what pods can ask for, such as cpu=4, memory=8Gi or nvidia.com/gpu=1, may be repeated (default: the "
+        "CPUs and the memory of this machine, no GPUs)",
+    )
+    made.add_argument("--strict", action="store_true", help="show Katib's own faults instead of repairing them")
     return made
 
 
@@ -43,6 +58,17 @@ def _image(text: str) -> tuple[str, Path]:
     if not separator or not name or not Path(prefix).is_dir():
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PREFIX with an existing folder")
     return name, Path(prefix)
+
+
+def _node_resource(text: str) -> tuple[str, str]:
+    name, separator, quantity = text.partition("=")
+    try:
+        all_resources({name: quantity})
+    except ResourceError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if not separator or not name:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=QUANTITY")
+    return name, quantity
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,6 +93,8 @@ def _serve(options: argparse.Namespace, stop_requests: SimpleQueue[int]) -> None
         state_dir=options.state_dir,
         images=dict(options.image) if options.image else None,
         namespaces=options.namespace or ["default"],
+        node_resources=dict(options.node_resource or ()),
+        strict=options.strict,
         on_crash=lambda: stop_requests.put(0),
     ) as plane:
         try:

@@ -1,4 +1,4 @@
-"""A throw-away certificate authority and the server certificate it signs, for one run on loopback.
+"""A certificate authority and the server certificate it signs, for one control plane on loopback.
 
 TLS is not there for secrecy between processes of one machine: kubectl sends no bearer token over plain HTTP.
 """
@@ -16,6 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 _LIFETIME = timedelta(days=365)
 _CLOCK_SKEW = timedelta(hours=1)
+_RENEWED_BEFORE_END = timedelta(days=30)
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,14 @@ def issue(host: str) -> ServerCertificate:
         .sign(authority_key, hashes.SHA256())
     )
     return ServerCertificate(_pem(authority), _pem(leaf), _key_pem(key))
+
+
+def is_good_for(certificate: ServerCertificate, host: str, now: datetime) -> bool:
+    """Whether it may serve this host for a while yet; raises ``ValueError`` when it is no certificate."""
+    leaf = x509.load_pem_x509_certificate(certificate.certificate)
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    covered = all(name in names for name in _alternative_names(host))
+    return covered and leaf.not_valid_after_utc - now > _RENEWED_BEFORE_END
 
 
 def _authority(name: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.Certificate:

@@ -13,28 +13,40 @@ from pathlib import Path
 from types import TracebackType
 
 from airflow_llmtune.controlplane.admission import KatibAdmission
+from airflow_llmtune.controlplane.admission.openapi import OPENAPI_SCHEMAS
 from airflow_llmtune.controlplane.apiserver.app import ApiServer
+from airflow_llmtune.controlplane.apiserver.built_in_definitions import install_definitions
 from airflow_llmtune.controlplane.apiserver.errors import ApiError
 from airflow_llmtune.controlplane.apiserver.faults import Faults
 from airflow_llmtune.controlplane.apiserver.kinds import NAMESPACE
 from airflow_llmtune.controlplane.apiserver.registry import Registry
-from airflow_llmtune.controlplane.certificates import issue
-from airflow_llmtune.controlplane.clock import utc_now
+from airflow_llmtune.controlplane.clock import Clock, utc_now
+from airflow_llmtune.controlplane.collectors.sidecar import collector_images
+from airflow_llmtune.controlplane.controllers.definition import DefinitionController
+from airflow_llmtune.controlplane.controllers.early_stopping import EarlyStoppingService
 from airflow_llmtune.controlplane.controllers.experiment import ExperimentController
 from airflow_llmtune.controlplane.controllers.garbage_collector import GarbageCollector
 from airflow_llmtune.controlplane.controllers.job import JobController
+from airflow_llmtune.controlplane.controllers.job_set import JobSetController
 from airflow_llmtune.controlplane.controllers.namespace import NamespaceController
 from airflow_llmtune.controlplane.controllers.pytorch_job import PyTorchJobController
 from airflow_llmtune.controlplane.controllers.runtime import Manager
+from airflow_llmtune.controlplane.controllers.scheduler import Scheduler
+from airflow_llmtune.controlplane.controllers.shipped_runtimes import ship_runtimes
 from airflow_llmtune.controlplane.controllers.suggestion import SuggestionController
+from airflow_llmtune.controlplane.controllers.train_job import TrainJobController
+from airflow_llmtune.controlplane.controllers.training_runtime import runtime_controllers
 from airflow_llmtune.controlplane.controllers.trial import TrialController
 from airflow_llmtune.controlplane.db_manager import DBManager
+from airflow_llmtune.controlplane.grpc_services.db_manager_server import DBManagerServer
 from airflow_llmtune.controlplane.kubeconfig import kubeconfig, write_private
-from airflow_llmtune.controlplane.kubelet import Kubelet
+from airflow_llmtune.controlplane.kubelet import OUTAGE_SECONDS, Kubelet
+from airflow_llmtune.controlplane.kubelet.node import all_resources
 from airflow_llmtune.controlplane.loop_thread import BackgroundTasks, LoopThread
-from airflow_llmtune.controlplane.metrics_collector import IMAGE as METRICS_COLLECTOR_IMAGE
-from airflow_llmtune.controlplane.metrics_collector import FileMetricsCollector
-from airflow_llmtune.controlplane.server import HttpsServer, StartError, check_loopback
+from airflow_llmtune.controlplane.server import HttpsServer, StartError, check_loopback, still_free
+from airflow_llmtune.controlplane.state.errors import StateError
+from airflow_llmtune.controlplane.state.identity import new_identity
+from airflow_llmtune.controlplane.state.kept import state_of
 from airflow_llmtune.controlplane.store import Store
 
 __all__ = ["ControlPlane", "CrashError", "StartError"]
@@ -52,13 +64,18 @@ class ControlPlane:
     """Starts in under a second, stops with every process it started; to be used as a context manager.
 
     :param host: a loopback address; any other is refused
-    :param port: 0 picks a free one; ``url`` tells which
-    :param state_dir: where logs and volumes of pods lie; None makes a temporary one that goes with ``stop``
+    :param port: 0 picks a free one, with a state directory the same as last time; ``url`` tells which
+    :param state_dir: what keeps objects, metrics, token and certificate, logs and volumes: started again on it, the
+        control plane goes on; None keeps nothing beyond ``stop``
     :param images: image name to the prefix (a virtual environment) its programs come from; None runs all images
         with the host's programs
     :param namespaces: made at the start, ready for Katib; the first is the kubeconfig's default
     :param job_backoff_base_seconds: wait after a Job's first failed pod, doubled each time
+    :param node_resources: what pods can ask for, such as ``{"cpu": "4", "memory": "8Gi", "nvidia.com/gpu": "1"}``, in
+        place of what the machine has; GPUs count only when they are given
+    :param strict: show Katib's own faults instead of repairing them; ``deviations.py`` lists them
     :param on_crash: called, on the plane's own thread, when a part of it has died and it should be stopped
+    :param clock: what every timestamp and every age is taken from
     """
 
     def __init__(
@@ -70,20 +87,27 @@ class ControlPlane:
         images: Mapping[str, Path] | None = None,
         namespaces: Sequence[str] = ("default",),
         job_backoff_base_seconds: float = 10.0,
+        node_resources: Mapping[str, str] | None = None,
+        strict: bool = False,
         on_crash: Callable[[], None] = lambda: None,
+        clock: Clock = utc_now,
     ) -> None:
         check_loopback(host)
         self.faults = Faults()
-        self.token = secrets.token_urlsafe(32)
         self.url = ""
+        self.db_manager_address = ""
+        """Host and port of Katib's DB manager, for gRPC clients outside of pods."""
         self._host = host
         self._port = port
         self._given_state_dir = state_dir
         self._images = images
         self._namespaces = tuple(namespaces)
         self._job_backoff_base_seconds = job_backoff_base_seconds
+        self._node_resources = all_resources(node_resources or {})
+        self._strict = strict
         self._on_crash = on_crash
-        self._certificate = issue(host)
+        self._clock = clock
+        self._identity = new_identity(host)
         self._crashes: list[tuple[str, BaseException | None]] = []
         self._thread: LoopThread | None = None
         self._running = contextlib.AsyncExitStack()
@@ -114,6 +138,8 @@ class ControlPlane:
                 raise StartError(f"cannot use the state directory {state_dir}: {error.strerror}") from error
             except ApiError as error:
                 raise StartError(error.message) from error
+            except StateError as error:
+                raise StartError(str(error)) from error
             unwinding.pop_all()
 
     def stop(self) -> None:
@@ -131,9 +157,15 @@ class ControlPlane:
             raise CrashError(f"the control plane's {name} ended while it was running: {error!r}") from error
 
     @property
+    def token(self) -> str:
+        """What a request needs; with a state directory it is known from the start on."""
+        return self._identity.token
+
+    @property
     def kubeconfig(self) -> str:
         """YAML for any Kubernetes client. It holds the token."""
-        return kubeconfig(self.url, self.token, self._certificate.authority, self._namespaces[0])
+        authority = self._identity.certificate.authority
+        return kubeconfig(self.url, self.token, authority, self._namespaces[0])
 
     def write_kubeconfig(self, path: Path | str) -> None:
         """Written with mode 0600."""
@@ -149,45 +181,83 @@ class ControlPlane:
         if self._thread is not None:
             self._thread.call(self._api.streams.end_all)
 
+    def rotate_token(self) -> None:
+        """As when a token expires: the old one gets 401 from now on, a kubeconfig written anew has the next one."""
+        assert self._thread is not None, "only while it is running"
+        token = secrets.token_urlsafe(32)
+        self._state.remember_token(token)
+        self._identity = self._state.identity
+        self._thread.call(self._api.accept_token, token)
+
     async def _start(self, state_dir: Path) -> None:
         async with contextlib.AsyncExitStack() as stack:
+            state = stack.enter_context(state_of(self._given_state_dir, self._host, self._identity))
+            self._state = state
+            self._identity = state.identity
             # Above all numbers of an earlier control plane: a client that outlived that gets 410, not silence.
-            store = Store(first_revision=int(time.time() * 1000))
-            self.registry = Registry(store, KatibAdmission(store), utc_now)
+            store = Store(first_revision=int(time.time() * 1000), journal=state.objects)
+            self.registry = Registry(store, KatibAdmission(store), self._clock)
+            install_definitions(self.registry)
             for name in self._namespaces:
-                self.registry.create(NAMESPACE, {"metadata": {"name": name, "labels": _NAMESPACE_LABELS}})
-            db_manager = DBManager()
+                if self.registry.find(NAMESPACE, None, name) is None:
+                    self.registry.create(NAMESPACE, {"metadata": {"name": name, "labels": _NAMESPACE_LABELS}})
+            ship_runtimes(self.registry)
+            db_manager = DBManager(state.reports)
+            db_manager_server = DBManagerServer(self.registry, db_manager)
+            stack.push_async_callback(db_manager_server.stop)
+            self.db_manager_address = await db_manager_server.start(str(state_dir))
+            early_stopping = EarlyStoppingService(self.registry, self._clock, strict=self._strict)
             kubelet = Kubelet(
                 self.registry,
                 state_dir,
                 self._images,
-                {METRICS_COLLECTOR_IMAGE: FileMetricsCollector(db_manager)},
-                utc_now,
+                collector_images(db_manager, early_stopping.set_trial_status, strict=self._strict),
+                self._clock,
+                hosts={"katib-db-manager.kubeflow": self.db_manager_address.rpartition(":")[0]},
+                authority=self._identity.certificate.authority,
+                node_resources=self._node_resources,
+                outage_seconds=OUTAGE_SECONDS if self._given_state_dir is not None else 0.0,
+                is_temporary=self._given_state_dir is None,
             )
             stack.push_async_callback(kubelet.stop)
             tasks = BackgroundTasks(self._crashed)
             stack.push_async_callback(tasks.stop)
             tasks.start("kubelet", kubelet.run)
-            tasks.start("controller manager", self._manager(db_manager).run)
+            tasks.start("scheduler", Scheduler(self.registry, self._clock).run)
+            tasks.start("controller manager", self._manager(db_manager, state_dir).run)
             tasks.start("garbage collector", GarbageCollector(self.registry).run)
-            self._api = ApiServer(self.registry, kubelet, token=self.token, faults=self.faults, clock=utc_now)
-            server = HttpsServer(self._api, self._host, self._port, self._certificate)
+            self._api = ApiServer(
+                self.registry,
+                kubelet,
+                token=self.token,
+                faults=self.faults,
+                clock=self._clock,
+                schemas=OPENAPI_SCHEMAS,
+            )
+            tasks.start("state", lambda: state.maintain(store))
+            wanted = self._port or still_free(self._host, state.identity.port)
+            server = HttpsServer(self._api, self._host, wanted, state.identity.certificate)
             stack.push_async_callback(server.stop)
             port = await server.start()
+            state.remember_port(port)
             shown = f"[{self._host}]" if ":" in self._host else self._host
             self.url = f"https://{shown}:{port}"
             self._running = stack.pop_all()
 
-    def _manager(self, db_manager: DBManager) -> Manager:
+    def _manager(self, db_manager: DBManager, state_dir: Path) -> Manager:
         registry = self.registry
         backoff = self._job_backoff_base_seconds
         controllers = [
-            ExperimentController(registry, utc_now),
-            SuggestionController(registry, utc_now),
-            TrialController(registry, db_manager, utc_now),
-            JobController(registry, utc_now, backoff_base_seconds=backoff),
-            PyTorchJobController(registry, utc_now),
+            ExperimentController(registry, self._clock, strict=self._strict),
+            SuggestionController(registry, self._clock, db_manager, state_dir / "volumes", strict=self._strict),
+            TrialController(registry, db_manager, self._clock, strict=self._strict),
+            JobController(registry, self._clock, backoff_base_seconds=backoff),
+            PyTorchJobController(registry, self._clock),
+            JobSetController(registry, self._clock),
+            TrainJobController(registry, self._clock),
+            *runtime_controllers(registry),
             NamespaceController(registry),
+            DefinitionController(registry),
         ]
         return Manager(registry, controllers)
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _POLL_SECONDS = 0.01
 _GRACE_SECONDS = 2
+# Longer than clients keep an unused connection: one that the server closes first may just be getting a request.
+_IDLE_SECONDS = 300
 
 
 class StartError(Exception):
@@ -49,6 +51,15 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
+def still_free(host: str, port: int) -> int:
+    """The port, or 0 (any) when something else has taken it meanwhile."""
+    try:
+        bind(host, port).close()
+    except StartError:
+        return 0
+    return port
+
+
 class HttpsServer:
     """Serves one application on one socket; ``port`` is the bound one."""
 
@@ -58,6 +69,7 @@ class HttpsServer:
         self._port = port
         self._certificate = certificate
         self._server: uvicorn.Server | None = None
+        api.abort_connection = self._abort
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> int:
@@ -86,6 +98,11 @@ class HttpsServer:
             await asyncio.wait({self._task}, timeout=_POLL_SECONDS)
         await self._task
 
+    def _abort(self, client: tuple[str, int]) -> None:
+        for connection in list(self._server.server_state.connections) if self._server else ():
+            if connection.client == client:
+                connection.transport.abort()
+
     def _drop_idle_connections(self, server: uvicorn.Server) -> None:
         """Without a TLS farewell: a client that keeps an unused connection would not answer it for 30 s."""
         for connection in list(server.server_state.connections):
@@ -109,6 +126,7 @@ class HttpsServer:
                 access_log=False,
                 server_header=False,
                 timeout_graceful_shutdown=_GRACE_SECONDS,
+                timeout_keep_alive=_IDLE_SECONDS,
             )
             config.load()
         return config

@@ -3,6 +3,7 @@
 Every write gets the next number of one counter for the whole store, as etcd's revision. The store keeps
 objects as JSON bytes and hands out copies, so no caller can change what is stored. It knows nothing of
 Kubernetes but ``metadata.resourceVersion``, which it writes. All calls are made from one thread, the loop's.
+What is to outlive the process goes to a journal before anything changes in memory; reads never touch it.
 """
 
 from __future__ import annotations
@@ -10,16 +11,18 @@ from __future__ import annotations
 import asyncio
 import json
 from bisect import bisect_left, insort
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
+from airflow_llmtune.controlplane.journal import Journal, Key, NoJournal
+
 if TYPE_CHECKING:
     from airflow_llmtune.controlplane.apiserver.kinds import Kind
 
-Key = tuple[str, str]
-"""Namespace (empty for cluster-scoped kinds) and name."""
+__all__ = ["Change", "CompactedError", "Entry", "Key", "KeyAbsentError", "KeyExistsError", "Store", "Subscription"]
 
 _AFTER_ANY_NAME = "\U0010ffff"
 
@@ -49,13 +52,18 @@ class Entry:
 
     __slots__ = ("_view", "key", "raw", "revision")
 
-    def __init__(self, key: Key, revision: int, obj: Mapping[str, Any]) -> None:
+    def __init__(self, key: Key, revision: int, raw: bytes) -> None:
         self.key = key
         self.revision = revision
+        self.raw = raw
+        self._view: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(cls, key: Key, revision: int, obj: Mapping[str, Any]) -> Entry:
         metadata = {**obj.get("metadata", {}), "resourceVersion": str(revision)}
         stored = {**obj, "metadata": metadata}
-        self.raw = json.dumps(stored, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
-        self._view: Mapping[str, Any] | None = None
+        raw = json.dumps(stored, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+        return cls(key, revision, raw)
 
     @property
     def view(self) -> Mapping[str, Any]:
@@ -171,6 +179,13 @@ class _Log:
     def compact_all(self) -> None:
         self.compact(len(self._changes))
 
+    def lose_place(self) -> None:
+        """Nobody's position is known any more, not even that of who has read everything."""
+        self.compact_all()
+        self._start += 1
+        for subscription in self.subscriptions:
+            subscription.wake()
+
     @property
     def end(self) -> int:
         return self._start + len(self._changes)
@@ -189,10 +204,11 @@ class _Log:
 class _Table:
     """All objects of one kind, with their keys in order."""
 
-    def __init__(self, log: _Log) -> None:
+    def __init__(self, resource: str, log: _Log, entries: Iterable[Entry]) -> None:
+        self.resource = resource
         self.log = log
-        self.entries: dict[Key, Entry] = {}
-        self.order: list[Key] = []
+        self.entries = {entry.key: entry for entry in entries}
+        self.order = sorted(self.entries)
 
     def keys(self, namespace: str | None, after: Key | None) -> list[Key]:
         start, end = 0, len(self.order)
@@ -207,24 +223,37 @@ class _Table:
 class Store:
     """``first_revision`` lets a new store start above the numbers that clients remember of an earlier one.
 
-    The history of each kind is kept up to a number of changes and up to a number of bytes.
+    The history of each kind is kept up to a number of changes and up to a number of bytes. It is not in the journal:
+    who has not seen the newest revision of an earlier process has to list anew.
     """
 
     def __init__(
-        self, *, history_limit: int = 10_000, history_bytes: int = _HISTORY_BYTES, first_revision: int = 0
+        self,
+        *,
+        history_limit: int = 10_000,
+        history_bytes: int = _HISTORY_BYTES,
+        first_revision: int = 0,
+        journal: Journal | None = None,
     ) -> None:
-        self.revision = first_revision
-        self._first_revision = first_revision
+        self._journal: Journal = journal or NoJournal()
+        self.revision = self._journal.revision() or first_revision
+        self._first_revision = self.revision
         self._history_limit = history_limit
         self._history_bytes = history_bytes
-        self._tables: dict[Kind, _Table] = {}
+        self._tables: dict[tuple[str, str], _Table] = {}
+        # By resource, until a kind asks for them: custom kinds are known only when others have been read.
+        self._kept: dict[str, list[Entry]] = defaultdict(list)
+        for resource, namespace, name, revision, body in self._journal.objects():
+            self._kept[resource].append(Entry((namespace, name), revision, body))
 
     def create(self, kind: Kind, namespace: str, name: str, obj: Mapping[str, Any]) -> Entry:
         table = self._table(kind)
         key = (namespace, name)
         if key in table.entries:
             raise KeyExistsError(key)
-        entry = self._write(key, obj)
+        entry = Entry.of(key, self.revision + 1, obj)
+        self._journal.add(table.resource, key, entry.revision, entry.raw)
+        self.revision = entry.revision
         insort(table.order, key)
         table.entries[key] = entry
         table.log.append(Change(entry, None))
@@ -236,7 +265,9 @@ class Store:
     def update(self, kind: Kind, namespace: str, name: str, obj: Mapping[str, Any]) -> Entry:
         table = self._table(kind)
         previous = self._existing(table, (namespace, name))
-        entry = self._write(previous.key, obj)
+        entry = Entry.of(previous.key, self.revision + 1, obj)
+        self._journal.replace(previous.revision, entry.revision, entry.raw)
+        self.revision = entry.revision
         table.entries[previous.key] = entry
         table.log.append(Change(entry, previous))
         return entry
@@ -245,7 +276,9 @@ class Store:
         """Remove; ``obj`` is the final state that watchers see, by default the stored one."""
         table = self._table(kind)
         previous = self._existing(table, (namespace, name))
-        last = self._write(previous.key, previous.view if obj is None else obj)
+        last = Entry.of(previous.key, self.revision + 1, previous.view if obj is None else obj)
+        self._journal.remove(previous.revision, last.revision)
+        self.revision = last.revision
         del table.entries[previous.key]
         del table.order[bisect_left(table.order, previous.key)]
         table.log.append(Change(last, previous, deleted=True))
@@ -289,19 +322,23 @@ class Store:
             table.log.compact_all()
             table.log.compacted = self.revision
 
+    def resync(self) -> None:
+        """End all subscriptions: whoever follows changes gets 410 and looks at everything anew."""
+        for table in self._tables.values():
+            table.log.lose_place()
+
     def _table(self, kind: Kind) -> _Table:
-        table = self._tables.get(kind)
+        # Not the kind itself: a custom one may get other short names or versions and is still the same resource.
+        identity = (kind.group, kind.plural)
+        table = self._tables.get(identity)
         if table is None:
-            table = self._tables[kind] = _Table(_Log(self._history_limit, self._history_bytes, self._first_revision))
+            log = _Log(self._history_limit, self._history_bytes, self._first_revision)
+            resource = "/".join(identity)
+            table = self._tables[identity] = _Table(resource, log, self._kept.pop(resource, ()))
         return table
 
     def _existing(self, table: _Table, key: Key) -> Entry:
         entry = table.entries.get(key)
         if entry is None:
             raise KeyAbsentError(key)
-        return entry
-
-    def _write(self, key: Key, obj: Mapping[str, Any]) -> Entry:
-        entry = Entry(key, self.revision + 1, obj)
-        self.revision = entry.revision
         return entry

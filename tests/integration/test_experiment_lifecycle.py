@@ -296,3 +296,20 @@ def test_a_trial_costs_little_more_than_its_process(cluster: Cluster) -> None:
         moments.append(time.monotonic())
     # The goal is 0.3 s for each. Only the quickest counts, because other tests may share the machine.
     assert min(later - earlier for earlier, later in pairwise(moments)) < 1.0
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_the_whole_control_plane_shows_katibs_faults_when_asked_to(tmp_path: Path, strict: bool) -> None:
+    with ControlPlane(strict=strict) as plane:
+        plane.write_kubeconfig(tmp_path / "config")
+        cluster = Cluster(tmp_path / "config")
+        body = tuning_experiment(
+            "nan", shell_job("echo loss=nan rate=${trialParameters.rate}"), parallelTrialCount=1, maxTrialCount=1
+        )
+        cluster.create(EXPERIMENT, body)
+        status = cluster.finished("nan")["status"]
+        cluster.close()
+    assert ("bestTrialName" in status["currentOptimalTrial"]) is strict
+    assert (status.get("trialsSucceeded"), status.get("trialMetricsUnavailable")) == (
+        (1, None) if strict else (None, 1)
+    )

@@ -13,13 +13,16 @@ import pytest
 import yaml
 
 from airflow_llmtune.controlplane import ControlPlane
+from definitions import definition, version, widget
 from objects import job, tuning_experiment
+from waiting import wait_for
 
 KUBECTL = shutil.which("kubectl")
 pytestmark = pytest.mark.skipif(KUBECTL is None, reason="no kubectl on this machine")
 
 Kubectl = Callable[..., str]
 
+WIDGET_READY = '{"status":{"conditions":[{"type":"Ready","status":"True"}]}}'
 SPACE = {"min": "0.01", "max": "0.1"}
 EXPERIMENT = tuning_experiment(
     "demo",
@@ -50,21 +53,43 @@ def environment(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture
-def kubectl(environment: dict[str, str]) -> Kubectl:
-    def run(*words: str, stdin: str = "") -> str:
-        done = subprocess.run(
+def run(environment: dict[str, str]) -> Callable[..., subprocess.CompletedProcess[str]]:
+    def run(*words: str, stdin: str = "", **more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
             [str(KUBECTL), *words],
             input=stdin,
-            env=environment,
+            env=environment | more,
             capture_output=True,
             text=True,
             timeout=60,
             check=False,
         )
+
+    return run
+
+
+@pytest.fixture
+def kubectl(run: Callable[..., subprocess.CompletedProcess[str]]) -> Kubectl:
+    """What it prints when it succeeds."""
+
+    def succeed(*words: str, stdin: str = "", **more: str) -> str:
+        done = run(*words, stdin=stdin, **more)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    return run
+    return succeed
+
+
+@pytest.fixture
+def refused(run: Callable[..., subprocess.CompletedProcess[str]]) -> Kubectl:
+    """What it complains about when it fails."""
+
+    def fail(*words: str, stdin: str = "") -> str:
+        done = run(*words, stdin=stdin)
+        assert done.returncode != 0, done.stdout
+        return done.stdout + done.stderr
+
+    return fail
 
 
 @pytest.fixture
@@ -101,21 +126,12 @@ def test_an_experiment_from_apply_to_delete(
     kubectl("wait", "--for=delete", f"trial/{trial}", "--timeout=30s")
 
 
-def test_a_refused_experiment_tells_why(environment: dict[str, str]) -> None:
+def test_a_refused_experiment_tells_why(refused: Kubectl) -> None:
     wrong = EXPERIMENT | {"metadata": {"name": "wrong"}}
     wrong = wrong | {"spec": EXPERIMENT["spec"] | {"parallelTrialCount": 9}}
-    done = subprocess.run(
-        [str(KUBECTL), "create", "-f", "-"],
-        input=yaml.safe_dump(wrong),
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode != 0
-    assert 'admission webhook "validator.experiment.katib.kubeflow.org" denied the request' in done.stderr
-    assert "spec.parallelTrialCount" in done.stderr
+    told = refused("create", "-f", "-", stdin=yaml.safe_dump(wrong))
+    assert 'admission webhook "validator.experiment.katib.kubeflow.org" denied the request' in told
+    assert "spec.parallelTrialCount" in told
 
 
 def test_a_pods_log_is_followed_to_its_end(kubectl: Kubectl) -> None:
@@ -166,3 +182,113 @@ def test_the_cluster_describes_itself(kubectl: Kubectl) -> None:
     assert "KIND:       Experiment" in kubectl("explain", "experiments")
     assert "Server Version: v1." in kubectl("version")
     assert kubectl("get", "--raw", "/readyz") == "ok"
+
+
+def test_a_definition_makes_a_kind_that_kubectl_knows(kubectl: Kubectl, refused: Kubectl) -> None:
+    columns = [{"name": "Size", "type": "string", "jsonPath": ".spec.size"}]
+    defined = yaml.safe_dump(definition(version(additionalPrinterColumns=columns)))
+    kubectl("apply", "-f", "-", stdin=defined)
+    kubectl("wait", "--for=condition=Established", "crd/widgets.example.com", "--timeout=10s")
+    kubectl("apply", "-f", "-", stdin=yaml.safe_dump(widget()))
+    assert kubectl("get", "widgets-short").splitlines()[0].split() == ["NAME", "SIZE"]
+    assert kubectl("get", "widget", "w", "-o", "jsonpath={.spec.count}") == "3"
+    explained = kubectl("explain", "widget.spec")
+    assert "What a widget should be." in explained
+    assert "size\t<string> -required-" in explained
+    assert "Unsupported value" in refused("apply", "-f", "-", stdin=yaml.safe_dump(widget("x", size="xl")))
+    unknown = refused("apply", "-f", "-", stdin=yaml.safe_dump(widget("x", colour="red")))
+    assert 'strict decoding error: unknown field "spec.colour"' in unknown
+    kubectl("patch", "widget", "w", "--subresource=status", "--type=merge", "-p", WIDGET_READY)
+    kubectl("wait", "--for=condition=Ready", "widget/w", "--timeout=10s")
+    kubectl("delete", "crd", "widgets.example.com", "--timeout=20s")
+    assert "NotFound" in refused("get", "widgets")
+    assert "its definition cannot be deleted" in refused("delete", "crd", "experiments.kubeflow.org")
+
+
+def test_fields_have_owners_under_server_side_apply(kubectl: Kubectl, refused: Kubectl) -> None:
+    applied = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: owned}\ndata: {a: '1'}\n"
+    kubectl("apply", "--server-side", "--field-manager=one", "-f", "-", stdin=applied)
+    other = applied.replace("'1'", "'2'")
+    two = ("apply", "--server-side", "--field-manager=two", "-f", "-")
+    assert 'conflict with "one": .data.a' in refused(*two, stdin=other)
+    kubectl(*two, "--force-conflicts", stdin=other)
+    shown = yaml.safe_load(kubectl("get", "cm", "owned", "-o", "yaml", "--show-managed-fields"))
+    assert [one["manager"] for one in shown["metadata"]["managedFields"]] == ["two"]
+    assert "managedFields" not in kubectl("get", "cm", "owned", "-o", "yaml")
+    kubectl("delete", "cm", "owned")
+
+
+def test_an_object_of_client_side_apply_goes_over_to_server_side_apply(kubectl: Kubectl) -> None:
+    applied = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: moved}\ndata: {a: '1', b: '2'}\n"
+    kubectl("apply", "-f", "-", stdin=applied)
+    kubectl("apply", "--server-side", "-f", "-", stdin=applied.replace("'1'", "'9'"))
+    kubectl("apply", "--server-side", "-f", "-", stdin=applied.replace(", b: '2'", ""))
+    assert json.loads(kubectl("get", "cm", "moved", "-o", "jsonpath={.data}")) == {"a": "1"}
+    kubectl("delete", "cm", "moved")
+
+
+def test_fields_are_explained_and_misspelt_ones_refused(kubectl: Kubectl, refused: Kubectl) -> None:
+    assert "parallelTrialCount\t<integer>" in kubectl("explain", "experiment.spec")
+    assert "command\t<[]string>" in kubectl("explain", "job.spec.template.spec.containers")
+    assert "runtimeRef" in kubectl("explain", "trainjob.spec")
+    misspelt = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec: {containres: []}\n"
+    assert 'unknown field "spec.containres"' in refused("apply", "-f", "-", stdin=misspelt)
+
+
+def test_who_asks_may_do_everything(kubectl: Kubectl) -> None:
+    assert kubectl("auth", "can-i", "delete", "pods") == "yes\n"
+    assert "*.*" in kubectl("auth", "can-i", "--list")
+    assert "system:masters" in kubectl("auth", "whoami")
+    kubectl("create", "role", "reader", "--verb=get", "--resource=pods")
+    kubectl("create", "rolebinding", "reads", "--role=reader", "--serviceaccount=default:x")
+    assert kubectl("get", "rolebinding", "reads", "--no-headers").split()[:2] == ["reads", "Role/reader"]
+    kubectl("delete", "role,rolebinding", "--all")
+
+
+def test_a_job_is_created_described_and_deleted_in_each_way(kubectl: Kubectl) -> None:
+    kubectl("create", "job", "once", "--image=busybox", "--", "sh", "-c", "echo hi")
+    kubectl("wait", "--for=condition=Complete", "job/once", "--timeout=30s")
+    assert "Created pod: once-" in kubectl("describe", "job", "once")
+    pod = kubectl("get", "pods", "-l", "job-name=once", "-o", "name").strip()
+    assert "Controlled By:  Job/once" in kubectl("describe", pod)
+    assert "Started container once" in kubectl("events", "--for", pod)
+    assert "Ready" in kubectl("get", "nodes")
+    assert "Allocatable:" in kubectl("describe", "nodes")
+    kubectl("delete", "job", "once", "--cascade=orphan")
+    assert kubectl("get", pod, "-o", "jsonpath={.metadata.ownerReferences}") == ""
+    kubectl("delete", pod)
+    kubectl("create", "job", "long", "--image=busybox", "--", "sleep", "60")
+    kubectl("delete", "job", "long", "--cascade=foreground", "--timeout=30s")
+    assert kubectl("get", "pods", "-l", "job-name=long", "-o", "name") == ""
+
+
+def test_an_object_is_edited_replaced_and_compared(kubectl: Kubectl, refused: Kubectl) -> None:
+    kubectl("create", "configmap", "e", "--from-literal=colour=red")
+    kubectl("edit", "configmap", "e", EDITOR="sed -i s/red/blue/")
+    assert kubectl("get", "configmap", "e", "-o", "jsonpath={.data.colour}") == "blue"
+    shown = kubectl("get", "configmap", "e", "-o", "yaml")
+    assert "+  colour: green" in refused("diff", "-f", "-", stdin=shown.replace("blue", "green"))
+    kubectl("replace", "-f", "-", stdin=shown.replace("blue", "green"))
+    assert "the object has been modified" in refused("replace", "-f", "-", stdin=shown)
+    kubectl("label", "configmap", "e", "team=x")
+    kubectl("label", "configmap", "--all", "team-")
+    assert kubectl("get", "configmap", "-l", "team", "-o", "name") == ""
+    for index in range(3):
+        kubectl("create", "configmap", f"e{index}")
+    assert len(kubectl("get", "configmap", "--chunk-size=2", "-o", "name").splitlines()) >= 4
+    kubectl("delete", "configmap", "--all")
+
+
+def test_only_what_changes_from_now_on_is_watched(
+    plane: ControlPlane, kubectl: Kubectl, environment: dict[str, str]
+) -> None:
+    kubectl("create", "configmap", "before")
+    opened = plane.requests["watch", "configmaps"]
+    command = [str(KUBECTL), "get", "configmap", "--watch-only", "--no-headers"]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as watching:
+        wait_for(lambda: plane.requests["watch", "configmaps"] > opened)
+        kubectl("create", "configmap", "after")
+        assert watching.stdout is not None
+        assert watching.stdout.readline().split()[0] == "after"
+        watching.terminate()
+    kubectl("delete", "configmap", "--all")

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import pytest
 
 from airflow_llmtune.controlplane.apiserver.errors import ApiError
-from airflow_llmtune.controlplane.apiserver.kinds import EXPERIMENT, Kind
+from airflow_llmtune.controlplane.apiserver.kinds import EXPERIMENT, POD, Kind
 from airflow_llmtune.controlplane.apiserver.registry import Registry
 from objects import Object, experiment
 
@@ -37,3 +37,11 @@ async def settle(registry: Registry, reconcile: Callable[[], Awaitable[T]]) -> T
         result = await reconcile()
         if registry.resource_version == before:
             return result
+
+
+def bind(registry: Registry) -> None:
+    """Give every pod a node, as the scheduler does: from then on a deleted one waits for its kubelet."""
+    for pod in registry.list(POD, "default")[0]:
+        if "nodeName" not in pod["spec"]:
+            pod["spec"]["nodeName"] = "node"
+            registry.update(POD, pod)

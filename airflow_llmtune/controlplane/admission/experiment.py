@@ -11,14 +11,16 @@ from airflow_llmtune.controlplane.admission.experiment_struct import EXPERIMENT_
 from airflow_llmtune.controlplane.admission.field_errors import FieldErrors
 from airflow_llmtune.controlplane.admission.metrics_collector_spec import check_metrics_collector
 from airflow_llmtune.controlplane.admission.parameters import check_parameters
-from airflow_llmtune.controlplane.admission.structs import UnmarshalError, unmarshal
-from airflow_llmtune.controlplane.admission.trial_template import check_trial_template
-from airflow_llmtune.controlplane.algorithms.catalog import ALGORITHM_NAMES
+from airflow_llmtune.controlplane.admission.structs import UnmarshalError, unmarshal, without_zero_values
+from airflow_llmtune.controlplane.admission.trial_template import ConfigMapText, check_trial_template
+from airflow_llmtune.controlplane.algorithms.catalog import ALGORITHM_NAMES, EARLY_STOPPING_NAMES, REFUSED_ALGORITHMS
 from airflow_llmtune.controlplane.apiserver.errors import denied_by_webhook
 from airflow_llmtune.controlplane.controllers.experiment_status import is_completed, is_restartable
+from airflow_llmtune.controlplane.go_text import go_json
 
 Object = dict[str, Any]
-ConfigMapText = Callable[[dict[str, str]], str | None]
+VolumeExists = Callable[[str], bool]
+"""Whether there is a PersistentVolume of that name."""
 
 DEFAULTER = "defaulter.experiment.katib.kubeflow.org"
 VALIDATOR = "validator.experiment.katib.kubeflow.org"
@@ -29,26 +31,41 @@ _NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _NAME_RULE = (
     "name must consist of lower case alphanumeric characters or '-', start with an alphabetic character, "
     "and end with an alphanumeric character (e.g. 'my-name', or 'abc-123', regex used for validation is "
-    "'^[a-z]([-a-z0-9]*[a-z0-9])?)'"
+    "'^[a-z]([-a-z0-9]*[a-z0-9])?)') and may not be longer than 40 characters. "
 )
 _COUNTS = ("parallelTrialCount", "maxTrialCount", "maxFailedTrialCount")
 _RESUME_POLICIES = ("Never", "LongRunning", "FromVolume")
 
 
 def default_experiment(experiment: Object) -> Object:
-    """The typed object again, as the webhook re-serialises it: unknown fields of the spec are gone."""
+    """The typed object again, as the webhook re-serialises it: unknown fields and empty values of the spec are gone."""
     try:
+        _check_trial_kind(experiment)
         spec = unmarshal(EXPERIMENT_SPEC, experiment.get("spec") or {}, path="spec")
     except UnmarshalError as error:
         raise denied_by_webhook(DEFAULTER, str(error)) from error
+    spec = without_zero_values(EXPERIMENT_SPEC, spec)
     set_defaults(spec)
     kept = ("apiVersion", "kind", "metadata", "status")
     known: Object = {field: experiment[field] for field in kept if field in experiment}
-    return {**known, "spec": spec}
+    return {**known, "spec": without_zero_values(EXPERIMENT_SPEC, spec)}
+
+
+def _check_trial_kind(experiment: Object) -> None:
+    """An object of any kind is read by a reader of its own, which wants to know the kind."""
+    found: Any = experiment
+    for field in ("spec", "trialTemplate", "trialSpec"):
+        found = found.get(field) if isinstance(found, dict) else None
+    if isinstance(found, dict) and not found.get("kind"):
+        raise UnmarshalError(f"Object 'Kind' is missing in '{go_json(found, sort_keys=True)}'")
 
 
 def validate_experiment(
-    experiment: Object, old: Object | None, namespace: Object | None, config_map_text: ConfigMapText
+    experiment: Object,
+    old: Object | None,
+    namespace: Object | None,
+    config_map_text: ConfigMapText,
+    volume_exists: VolumeExists,
 ) -> None:
     """Raise the 400 answer with all mistakes."""
     metadata, spec = experiment["metadata"], experiment["spec"]
@@ -64,6 +81,7 @@ def validate_experiment(
     _check_counts(spec, errors)
     if old is not None and old["spec"] != spec:
         _check_update(spec, old, errors)
+    # Upstream stops at a bad objective.
     if _check_objective(spec.get("objective"), errors):
         _check_algorithm(spec.get("algorithm"), errors)
         _check_early_stopping(spec.get("earlyStopping"), errors)
@@ -74,14 +92,14 @@ def validate_experiment(
         check_metrics_collector(spec["metricsCollectorSpec"], errors)
     if errors:
         raise denied_by_webhook(VALIDATOR, str(errors))
+    if old is None and spec["resumePolicy"] == "FromVolume":
+        _check_volume(metadata, spec, volume_exists)
 
 
 def _check_name(name: str, errors: FieldErrors) -> None:
     # Matched from the start only, as upstream; the API server's own rule covers the rest.
-    if not _NAME.match(name):
+    if not _NAME.match(name) or len(name) > LONGEST_NAME:
         errors.invalid("metadata.name", name, _NAME_RULE)
-    elif len(name) > LONGEST_NAME:
-        errors.invalid("metadata.name", name, f"must be less than or equal to {LONGEST_NAME} characters")
 
 
 def _check_counts(spec: Object, errors: FieldErrors) -> None:
@@ -105,7 +123,7 @@ def _check_update(spec: Object, old: Object, errors: FieldErrors) -> None:
             "Experiment can be restarted if it is in succeeded state by reaching max trials and "
             "spec.resumePolicy = LongRunning or spec.resumePolicy = FromVolume, when experiment is completed"
         )
-        errors.invalid("spec.resumePolicy", old["spec"].get("resumePolicy"), detail)
+        errors.invalid("spec.resumePolicy", spec["resumePolicy"], detail)
     most = spec.get("maxTrialCount")
     if most is not None and most <= old.get("status", {}).get("trials", 0):
         errors.invalid("spec.maxTrialCount", most, "must be greater than status.trials count")
@@ -119,7 +137,7 @@ def _without_counts(spec: Object) -> Object:
 
 
 def _check_objective(objective: Object | None, errors: FieldErrors) -> bool:
-    """Whether the rest is worth checking; upstream stops at a bad objective."""
+    """Whether the rest is worth checking."""
     path = "spec.objective"
     before = len(errors)
     if objective is None:
@@ -131,7 +149,8 @@ def _check_objective(objective: Object | None, errors: FieldErrors) -> bool:
     if not main:
         errors.required(f"{path}.objectiveMetricName", "must be specified")
     if main in additional:
-        errors.invalid(f"{path}.additionalMetricNames", additional, f"should not contain {main}")
+        detail = "should not contain spec.objective.objectiveMetricName"
+        errors.invalid(f"{path}.additionalMetricNames", additional, detail)
     return len(errors) == before
 
 
@@ -141,25 +160,34 @@ def _check_algorithm(algorithm: Object | None, errors: FieldErrors) -> None:
         errors.required(path, "must be specified")
         return
     name = algorithm.get("algorithmName", "")
-    if not name:
-        errors.required(f"{path}.algorithmName", "must be specified")
+    if name in REFUSED_ALGORITHMS:
+        errors.invalid(f"{path}.algorithmName", name, REFUSED_ALGORITHMS[name])
     elif name not in ALGORITHM_NAMES:
-        detail = (
-            f"unable to get Suggestion config data for algorithm {name}: failed to find suggestion config "
-            f"for algorithm: {name} in ConfigMap: katib-config"
-        )
-        errors.invalid(f"{path}.algorithmName", name, detail)
+        _refuse_algorithm(path, name, "Suggestion", "suggestion", errors)
 
 
 def _check_early_stopping(early_stopping: Object | None, errors: FieldErrors) -> None:
     if early_stopping is None:
         return
-    path, name = "spec.earlyStopping.algorithmName", early_stopping.get("algorithmName", "")
+    name = early_stopping.get("algorithmName", "")
+    if name not in EARLY_STOPPING_NAMES:
+        _refuse_algorithm("spec.earlyStopping", name, "EarlyStopping", "early stopping", errors)
+
+
+def _refuse_algorithm(path: str, name: str, service: str, config: str, errors: FieldErrors) -> None:
     if not name:
-        errors.required(path, "must be specified")
-        return
+        errors.required(f"{path}.algorithmName", "must be specified")
     detail = (
-        f"unable to get EarlyStopping config data for algorithm {name}: failed to find early stopping "
-        f"config for algorithm: {name} in ConfigMap: katib-config"
+        f"unable to get {service} config data for algorithm {name}: failed to find {config} config "
+        f"for algorithm: {name} in ConfigMap: katib-config"
     )
-    errors.invalid(path, name, detail)
+    errors.invalid(f"{path}.algorithmName", name, detail)
+
+
+def _check_volume(metadata: Object, spec: Object, volume_exists: VolumeExists) -> None:
+    """A search that goes on from a volume must not find the one of an earlier Experiment of that name."""
+    name, namespace = metadata["name"], metadata["namespace"]
+    volume = f"{name}-{spec['algorithm']['algorithmName']}-{namespace}"
+    if volume_exists(volume):
+        text = f"Cannot create the Experiment: {name} in namespace: {namespace}, PV: {volume} is not deleted"
+        raise denied_by_webhook(VALIDATOR, text)

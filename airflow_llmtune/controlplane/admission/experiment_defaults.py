@@ -6,6 +6,7 @@ from typing import Any
 
 DEFAULT_PARALLEL_TRIAL_COUNT = 3
 DEFAULT_FILE_PATH = "/var/log/katib/metrics.log"
+DEFAULT_TFEVENT_PATH = "/var/log/katib/tfevent/"
 
 _TRAINING_LABELS = {"training.kubeflow.org/job-role": "master"}
 _TRAIN_JOB_LABELS = {
@@ -13,6 +14,7 @@ _TRAIN_JOB_LABELS = {
     "batch.kubernetes.io/job-completion-index": "0",
 }
 _TRAINING_KINDS = ("TFJob", "PyTorchJob", "XGBoostJob", "MPIJob")
+_STRATEGIES = {"minimize": "min", "maximize": "max"}
 
 
 def _condition(type_: str) -> str:
@@ -22,12 +24,10 @@ def _condition(type_: str) -> str:
 def set_defaults(spec: dict[str, Any]) -> None:
     """Change the spec in place; defaults come before validation, so they can make a short budget invalid."""
     spec.setdefault("parallelTrialCount", DEFAULT_PARALLEL_TRIAL_COUNT)
-    if not spec.get("resumePolicy"):
-        spec["resumePolicy"] = "Never"
+    spec["resumePolicy"] = spec.get("resumePolicy") or "Never"
     for parameter in spec.get("parameters", ()):
         space = parameter.setdefault("feasibleSpace", {})
-        if not space.get("distribution"):
-            space["distribution"] = "uniform"
+        space["distribution"] = space.get("distribution") or "uniform"
     if "objective" in spec:
         _set_strategies(spec["objective"])
     if "trialTemplate" in spec:
@@ -36,48 +36,43 @@ def set_defaults(spec: dict[str, Any]) -> None:
 
 
 def _set_strategies(objective: dict[str, Any]) -> None:
-    default = {"minimize": "min", "maximize": "max"}.get(objective.get("type", ""), "latest")
-    strategies = objective.setdefault("metricStrategies", [])
-    names = [objective.get("objectiveMetricName", ""), *objective.get("additionalMetricNames", ())]
-    for name in names:
-        if name and all(strategy.get("name") != name for strategy in strategies):
-            strategies.append({"name": name, "value": default})
+    default = _STRATEGIES.get(objective.get("type", ""), "latest")
+    given = {strategy.get("name", "") for strategy in objective.get("metricStrategies", ())}
+    main = objective.get("objectiveMetricName", "")
+    missing = [main] if main not in given else []
+    missing += [name for name in objective.get("additionalMetricNames", ()) if name not in given - {main}]
+    added = [{"name": name, "value": default} for name in missing]
+    objective["metricStrategies"] = [*objective.get("metricStrategies", ()), *added]
 
 
 def _set_conditions(template: dict[str, Any]) -> None:
     """By kind alone: the apiVersion is not looked at."""
     kind = template.get("trialSpec", {}).get("kind")
-    if kind == "Job" or kind == "TrainJob":
+    if kind in {"Job", "TrainJob"}:
         success, labels = "Complete", _TRAIN_JOB_LABELS if kind == "TrainJob" else None
     elif kind in _TRAINING_KINDS:
         success, labels = "Succeeded", _TRAINING_LABELS
     else:
         return
-    if not template.get("successCondition"):
-        template["successCondition"] = _condition(success)
-    if not template.get("failureCondition"):
-        template["failureCondition"] = _condition("Failed")
-    if labels and not template.get("primaryPodLabels"):
-        template["primaryPodLabels"] = dict(labels)
+    _fill(template, successCondition=_condition(success), failureCondition=_condition("Failed"))
+    if labels:
+        _fill(template, primaryPodLabels=dict(labels))
 
 
 def _set_collector(collector_spec: dict[str, Any]) -> None:
-    collector = collector_spec.setdefault("collector", {})
-    if not collector.get("kind"):
-        collector["kind"] = "StdOut"
-    match collector["kind"]:
+    # A collector without a kind stays without one, and is refused.
+    kind = collector_spec.setdefault("collector", {"kind": "StdOut"}).get("kind")
+    match kind:
         case "File":
-            path = _file_path(collector_spec)
-            _fill(path, kind="File", path=DEFAULT_FILE_PATH, format="TEXT")
+            _fill(_source(collector_spec, "fileSystemPath"), kind="File", path=DEFAULT_FILE_PATH, format="TEXT")
         case "TensorFlowEvent":
-            _fill(_file_path(collector_spec), kind="Directory", path="/var/log/katib/tfevent/")
+            _fill(_source(collector_spec, "fileSystemPath"), kind="Directory", path=DEFAULT_TFEVENT_PATH)
         case "PrometheusMetric":
-            http_get = collector_spec.setdefault("source", {}).setdefault("httpGet", {})
-            _fill(http_get, path="/metrics", port=8080)
+            _fill(_source(collector_spec, "httpGet"), path="/metrics", port=8080)
 
 
-def _file_path(collector_spec: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = collector_spec.setdefault("source", {}).setdefault("fileSystemPath", {})
+def _source(collector_spec: dict[str, Any], part: str) -> dict[str, Any]:
+    found: dict[str, Any] = collector_spec.setdefault("source", {}).setdefault(part, {})
     return found
 
 

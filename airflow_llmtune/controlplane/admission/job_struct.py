@@ -65,6 +65,20 @@ _CONTAINERS = ListOf(
     )
 )
 
+# What the scheduler here reads of it; the rest is ignored.
+_NODE_TERM = ListOf(
+    Struct("NodeSelectorRequirement", {**_fields({"string": "key operator"}), "values": ListOf("string")})
+)
+_NODE_TERMS = ListOf(Struct("NodeSelectorTerm", {"matchExpressions": _NODE_TERM, "matchFields": _NODE_TERM}))
+_NODE_AFFINITY = Struct(
+    "NodeAffinity",
+    {
+        "requiredDuringSchedulingIgnoredDuringExecution": Struct("NodeSelector", {"nodeSelectorTerms": _NODE_TERMS}),
+        "preferredDuringSchedulingIgnoredDuringExecution": ANY,
+    },
+)
+_AFFINITY = Struct("Affinity", {"nodeAffinity": _NODE_AFFINITY, "podAffinity": ANY, "podAntiAffinity": ANY})
+
 POD_SPEC = Struct(
     "PodSpec",
     {
@@ -76,17 +90,29 @@ POD_SPEC = Struct(
                 "enableServiceLinks setHostnameAsFQDN hostUsers",
                 "int64": "terminationGracePeriodSeconds activeDeadlineSeconds",
                 "int32": "priority",
-                ANY: "ephemeralContainers securityContext affinity tolerations hostAliases dnsConfig "
+                ANY: "ephemeralContainers securityContext tolerations hostAliases dnsConfig "
                 "readinessGates overhead topologySpreadConstraints os schedulingGates resourceClaims resources "
                 "imagePullSecrets",
             }
         ),
         "nodeSelector": MapOf("string"),
+        "affinity": _AFFINITY,
         "containers": _CONTAINERS,
         "initContainers": _CONTAINERS,
         "volumes": ListOf(MapOf(ANY)),
     },
 )
+
+_EXIT_CODES = Struct(
+    "PodFailurePolicyOnExitCodesRequirement",
+    {**_fields({"string": "containerName operator"}), "values": ListOf("int32")},
+)
+_POD_CONDITION = Struct("PodFailurePolicyOnPodConditionsPattern", _fields({"string": "type status"}))
+_FAILURE_RULE = Struct(
+    "PodFailurePolicyRule",
+    {"action": "string", "onExitCodes": _EXIT_CODES, "onPodConditions": ListOf(_POD_CONDITION)},
+)
+_SUCCESS_RULE = Struct("SuccessPolicyRule", {"succeededIndexes": "string", "succeededCount": "int32"})
 
 JOB_SPEC = Struct(
     "JobSpec",
@@ -98,9 +124,11 @@ JOB_SPEC = Struct(
                 "int64": "activeDeadlineSeconds",
                 "bool": "manualSelector suspend",
                 "string": "completionMode podReplacementPolicy managedBy",
-                ANY: "podFailurePolicy successPolicy selector",
+                ANY: "selector",
             }
         ),
+        "podFailurePolicy": Struct("PodFailurePolicy", {"rules": ListOf(_FAILURE_RULE)}),
+        "successPolicy": Struct("SuccessPolicy", {"rules": ListOf(_SUCCESS_RULE)}),
         "template": Struct("PodTemplateSpec", {"metadata": _META, "spec": POD_SPEC}),
     },
 )

@@ -1,29 +1,16 @@
-"""What the API server and the training operator's webhooks fill into Pods, Jobs and PyTorchJobs, and refuse."""
+"""What the API server fills into Pods and Jobs, and refuses."""
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
-from airflow_llmtune.controlplane.admission.field_errors import FieldErrors
+from airflow_llmtune.controlplane.admission.job import default_job_spec, job_spec_causes, job_update_causes
 from airflow_llmtune.controlplane.admission.job_struct import JOB_SPEC
 from airflow_llmtune.controlplane.admission.pod_spec import pod_spec_causes, typed, typed_pod_spec
-from airflow_llmtune.controlplane.apiserver.errors import (
-    Cause,
-    forbidden,
-    invalid,
-    invalid_value,
-    required_value,
-)
-from airflow_llmtune.controlplane.apiserver.kinds import JOB, POD, PYTORCH_JOB, Kind
+from airflow_llmtune.controlplane.apiserver.errors import Cause, invalid
+from airflow_llmtune.controlplane.apiserver.kinds import JOB, POD, Kind
 
 Object = dict[str, Any]
-
-NODE_NAME = "llmtune-node"
-
-_DNS_LABEL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
-_PYTORCH_WEBHOOK = "validator.pytorchjob.training-operator.kubeflow.org"
-_LONGEST_NAME = 63
 
 
 def default_pod_spec(spec: Object, *, restart_policy: str | None = "Always") -> None:
@@ -46,9 +33,12 @@ def _pull_policy(image: str) -> str:
 
 
 def default_pod(pod: Object) -> None:
-    """There is one node and it always has room, so a pod is bound to it at once."""
+    """Which node it runs on is for the scheduler to say."""
     default_pod_spec(pod["spec"])
-    pod["spec"]["nodeName"] = NODE_NAME
+    for container in [*(pod["spec"].get("initContainers") or ()), *pod["spec"]["containers"]]:
+        limits = container["resources"].get("limits")
+        if limits:  # What is limited is asked for.
+            container["resources"]["requests"] = {**limits, **(container["resources"].get("requests") or {})}
     pod["status"] = {"phase": "Pending", "qosClass": _qos_class(pod["spec"])}
 
 
@@ -63,17 +53,7 @@ def _qos_class(spec: Object) -> str:
 
 def default_job(job: Object) -> None:
     spec = job["spec"]
-    if "completions" not in spec and "parallelism" not in spec:
-        spec["completions"] = 1
-    defaults = {
-        "parallelism": 1,
-        "backoffLimit": 6,
-        "completionMode": "NonIndexed",
-        "suspend": False,
-        "podReplacementPolicy": "TerminatingOrFailed",
-    }
-    for name, value in defaults.items():
-        spec.setdefault(name, value)
+    default_job_spec(spec)
     uid = job["metadata"]["uid"]
     labels = {
         "batch.kubernetes.io/controller-uid": uid,
@@ -93,73 +73,20 @@ def check_pod(pod: Object) -> None:
 
 
 def check_job(job: Object) -> None:
-    path = "spec.template.spec"
     job["spec"] = typed(JOB, JOB_SPEC, job)
     pod_spec = job["spec"].get("template", {}).get("spec", {})
-    causes = pod_spec_causes(path, pod_spec)
-    policy = pod_spec.get("restartPolicy")
-    choices = '"OnFailure", "Never"'
-    if policy is None:
-        causes.append(required_value(f"{path}.restartPolicy", f"valid values: {choices}"))
-    elif policy not in {"OnFailure", "Never"}:
-        message = f'Unsupported value: "{policy}": supported values: {choices}'
-        causes.append(Cause(f"{path}.restartPolicy", message, "FieldValueNotSupported"))
-    for name in ("parallelism", "completions", "backoffLimit", "activeDeadlineSeconds", "ttlSecondsAfterFinished"):
-        value = job["spec"].get(name, 0)
-        if value < 0:
-            causes.append(invalid_value(f"spec.{name}", value, "must be greater than or equal to 0"))
+    causes = [*pod_spec_causes("spec.template.spec", pod_spec), *job_spec_causes("spec", job["spec"])]
     _raise(JOB, job, causes)
+
+
+def check_job_update(job: Object, old: Object) -> None:
+    if "deletionTimestamp" in job["metadata"]:
+        return  # Only finalizers change now.
+    default_job_spec(job["spec"])
+    default_pod_spec(job["spec"]["template"]["spec"], restart_policy=None)
+    _raise(JOB, job, job_update_causes(job["spec"], old["spec"], old.get("status", {})))
 
 
 def _raise(kind: Kind, obj: Object, causes: list[Cause]) -> None:
     if causes:
         raise invalid(kind, obj["metadata"]["name"], causes)
-
-
-def default_pytorch_job(job: Object) -> None:
-    """Upstream also adds port 23456 to the ``pytorch`` container; here the controller picks a free one."""
-    spec = job["spec"]
-    policy = spec.setdefault("runPolicy", {})
-    policy.setdefault("cleanPodPolicy", "None")
-    policy.setdefault("suspend", False)
-    if "nProcPerNode" not in (spec.get("elasticPolicy") or {}):
-        spec.setdefault("nprocPerNode", "auto")
-    for type_, replica in (spec.get("pytorchReplicaSpecs") or {}).items():
-        if type_ != "Master":
-            replica.setdefault("replicas", 1)
-        replica.setdefault("restartPolicy", "OnFailure")
-
-
-def check_pytorch_job(job: Object) -> None:
-    """The webhook's answer is a 403, as controller-runtime gives it."""
-    errors = FieldErrors()
-    name, spec = job["metadata"]["name"], job.get("spec") or {}
-    if not _DNS_LABEL.fullmatch(name) or len(name) > _LONGEST_NAME:
-        errors.invalid("metadata.name", name, "a DNS-1035 label must start with a letter and have no dots")
-    replicas = spec.get("pytorchReplicaSpecs") or {}
-    path = "spec.pytorchReplicaSpecs"
-    if not replicas:
-        errors.required(path, "must be specified")
-    for type_, replica in replicas.items():
-        _check_replica(f"{path}[{type_}]", type_, replica, errors)
-    if spec.get("elasticPolicy") and "Worker" not in replicas:
-        errors.required(f"{path}[Worker]", "must be configured if elastic policy is used")
-    if errors:
-        raise forbidden(f'admission webhook "{_PYTORCH_WEBHOOK}" denied the request: {errors}')
-    # The pods are made of these later, by a controller that nobody hears when they are refused.
-    templates = {type_: typed_pod_spec(PYTORCH_JOB, replica["template"]) for type_, replica in replicas.items()}
-    found = [pod_spec_causes(f"{path}[{type_}].template.spec", spec) for type_, spec in templates.items()]
-    _raise(PYTORCH_JOB, job, [cause for causes in found for cause in causes])
-
-
-def _check_replica(path: str, type_: str, replica: Object, errors: FieldErrors) -> None:
-    if type_ not in {"Master", "Worker"}:
-        errors.invalid(path, type_, "must be one of [Master Worker]")
-    if type_ == "Master" and replica.get("replicas") != 1:
-        errors.invalid(f"{path}.replicas", replica.get("replicas"), "must be 1")
-    containers = (replica.get("template") or {}).get("spec", {}).get("containers") or []
-    for index, container in enumerate(containers):
-        if not container.get("image"):
-            errors.required(f"{path}.template.spec.containers[{index}].image", "must be required")
-    if all(container.get("name") != "pytorch" for container in containers):
-        errors.required(f"{path}.template.spec.containers", "must have at least one container with name pytorch")

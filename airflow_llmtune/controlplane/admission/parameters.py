@@ -6,8 +6,9 @@ from typing import Any
 
 from airflow_llmtune.controlplane.admission.field_errors import FieldErrors
 
-_TYPES = ("double", "int", "categorical", "discrete")
-_DISTRIBUTIONS = ("uniform", "logUniform", "normal", "logNormal")
+# "unknown" is a word of the API too; a Suggestion has no use for it and fails later.
+_TYPES = ("int", "double", "categorical", "discrete", "unknown")
+_DISTRIBUTIONS = ("uniform", "logUniform", "normal", "logNormal", "unknown")
 
 
 def check_parameters(spec: dict[str, Any], errors: FieldErrors) -> None:
@@ -15,16 +16,19 @@ def check_parameters(spec: dict[str, Any], errors: FieldErrors) -> None:
     if not parameters and nas_config is None:
         errors.required("spec", "spec.parameters or spec.nasConfig must be specified")
     if parameters and nas_config is not None:
-        errors.invalid("spec", "", "only one of spec.parameters and spec.nasConfig can be specified")
+        errors.invalid("spec", spec, "only one of spec.parameters and spec.nasConfig can be specified")
+    if nas_config is not None:
+        # Differs from Katib, which runs neural architecture searches.
+        errors.forbidden("spec.nasConfig", "this control plane does not search neural architectures")
     for index, parameter in enumerate(parameters or ()):
         _check(f"spec.parameters[{index}]", parameter, errors)
 
 
 def _check(path: str, parameter: dict[str, Any], errors: FieldErrors) -> None:
-    type_, space = parameter.get("parameterType", ""), parameter.get("feasibleSpace", {})
+    type_, space = parameter.get("parameterType", ""), parameter["feasibleSpace"]
     if type_ not in _TYPES:
         errors.invalid(f"{path}.parameterType", type_, f"parameterType: {type_} is not supported")
-    distribution = space.get("distribution", "")
+    distribution = space["distribution"]
     if distribution not in _DISTRIBUTIONS:
         detail = f"distribution: {distribution} is not supported"
         errors.invalid(f"{path}.feasibleSpace.distribution", distribution, detail)
@@ -35,15 +39,16 @@ def _check(path: str, parameter: dict[str, Any], errors: FieldErrors) -> None:
 
 
 def _check_range(path: str, type_: str, space: dict[str, Any], errors: FieldErrors) -> None:
-    if space.get("list"):
+    if "list" in space:
         detail = f"feasibleSpace.list is not supported for parameterType: {type_}"
         errors.invalid(f"{path}.feasibleSpace.list", space["list"], detail)
-    if not space.get("max") or not space.get("min"):
+    if "max" not in space or "min" not in space:
         detail = f"feasibleSpace.max or feasibleSpace.min must be specified for parameterType: {type_}"
         errors.required(f"{path}.feasibleSpace.max", detail)
 
 
 def _check_list(path: str, type_: str, space: dict[str, Any], errors: FieldErrors) -> None:
-    if any(space.get(name) for name in ("max", "min", "step")):
-        detail = f"feasibleSpace.max, .min and .step is not supported for parameterType: {type_}"
+    """An empty list passes, as upstream: the default distribution makes the space look filled."""
+    if any(name in space for name in ("max", "min", "step")):
+        detail = f"feasibleSpace .max, .min and .step is not supported for parameterType: {type_}"
         errors.invalid(f"{path}.feasibleSpace", space, detail)

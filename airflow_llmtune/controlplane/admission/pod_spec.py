@@ -10,6 +10,7 @@ from airflow_llmtune.controlplane.admission.structs import Struct, UnmarshalErro
 from airflow_llmtune.controlplane.apiserver.errors import Cause, bad_request, invalid_value, required_value
 from airflow_llmtune.controlplane.apiserver.kinds import Kind
 from airflow_llmtune.controlplane.apiserver.metadata import dns_label_causes
+from airflow_llmtune.controlplane.quantities import QuantityError, parse
 
 Object = dict[str, Any]
 
@@ -54,10 +55,53 @@ def _container_causes(path: str, container: Object) -> list[Cause]:
     causes = _name_causes(path, container)
     if not container.get("image"):
         causes.append(required_value(f"{path}.image", ""))
+    for index, variable in enumerate(container.get("env", ())):
+        if not variable.get("name"):
+            causes.append(required_value(f"{path}.env[{index}].name", ""))
     for index, mount in enumerate(container.get("volumeMounts", ())):
         where = f"{path}.volumeMounts[{index}]"
         causes += [required_value(f"{where}.{field}", "") for field in ("name", "mountPath") if not mount.get(field)]
         causes += _path_causes(f"{where}.subPath", mount.get("subPath", ""))
+    return [*causes, *resource_causes(f"{path}.resources", container.get("resources") or {})]
+
+
+def resource_causes(path: str, resources: Object) -> list[Cause]:
+    """Quantities that are none, and requests above their limits; devices cannot be asked for without a limit."""
+    causes = [cause for field in ("limits", "requests") for cause in _quantity_causes(path, field, resources)]
+    if causes:
+        return causes
+    limits = resources.get("limits") or {}
+    for name, request in (resources.get("requests") or {}).items():
+        is_device = "/" in name
+        if name not in limits:
+            if is_device:
+                text = "Limit must be set for non overcommitable resources"
+                causes.append(required_value(f"{path}.limits", text))
+        elif is_device and parse(request) != parse(limits[name]):
+            text = f"must be equal to {name} limit of {limits[name]}"
+            causes.append(invalid_value(f"{path}.requests", str(request), text))
+        elif parse(request) > parse(limits[name]):
+            text = f"must be less than or equal to {name} limit of {limits[name]}"
+            causes.append(invalid_value(f"{path}.requests", str(request), text))
+    return causes
+
+
+def _quantity_causes(path: str, field: str, resources: Object) -> list[Cause]:
+    quantities = resources.get(field) or {}
+    if not isinstance(quantities, dict):
+        return [invalid_value(f"{path}.{field}", str(quantities), "must be a map of quantities")]
+    causes = []
+    for name, quantity in quantities.items():
+        where = f"{path}.{field}[{name}]"
+        try:
+            amount = parse(quantity)
+        except QuantityError as error:
+            causes.append(invalid_value(where, str(quantity), str(error)))
+            continue
+        if amount < 0:
+            causes.append(invalid_value(where, str(quantity), "must be greater than or equal to 0"))
+        elif "/" in name and amount.denominator != 1:
+            causes.append(invalid_value(where, str(quantity), "must be an integer"))
     return causes
 
 

@@ -7,12 +7,14 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 
-from airflow_llmtune.controlplane.algorithms.request import RANDOM_STATE, SearchRequest, check_settings
-from airflow_llmtune.controlplane.algorithms.search_space import (
-    Assignments,
-    InvalidSettingsError,
-    combinations,
+from airflow_llmtune.controlplane.algorithms.request import (
+    RANDOM_STATE,
+    Reply,
+    SearchRequest,
+    Suggested,
+    check_settings,
 )
+from airflow_llmtune.controlplane.algorithms.search_space import InvalidSettingsError, combinations
 
 _LONGEST_LIST = 100_000
 
@@ -28,13 +30,15 @@ class GridSearch:
                 f"Max Trial Count: {request.max_trial_count} > all possible search combinations: {possible}"
             )
 
-    def suggest(self, request: SearchRequest, count: int) -> list[Assignments]:
+    def suggest(self, request: SearchRequest, count: int) -> Reply:
         names = [parameter.name for parameter in request.space]
         axes = [parameter.values() for parameter in request.space]
         used = {tuple(trial.assignments[name] for name in names) for trial in request.past}
         points = (_point(axes, number) for number in _shuffled(math.prod(map(len, axes)), request.seed(())))
         free = (point for point in points if point not in used)
-        return [dict(zip(names, point, strict=True)) for point in itertools.islice(free, count)]
+        chosen = itertools.islice(free, count)
+        suggested = [Suggested(dict(zip(names, point, strict=True))) for point in chosen]
+        return Reply(suggested, ended=len(suggested) < count)
 
 
 def _point(axes: Sequence[Sequence[str]], number: int) -> tuple[str, ...]:

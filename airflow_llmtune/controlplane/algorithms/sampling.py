@@ -1,9 +1,10 @@
-"""``random`` and ``tpe`` on Optuna's samplers, through its ask-and-tell interface.
+"""``random``, ``tpe`` and ``multivariate-tpe`` on Optuna's samplers, through its ask-and-tell interface.
 
 A study is built anew for every parameter set from the trials so far, so nothing is kept between calls.
 Optuna has no normal distributions: such a parameter is drawn as its quantile, uniform between 0 and 1, and
-mapped back (mean in the middle of the range, a standard deviation of a sixth of it, unbounded, as upstream's
-hyperopt draws it).
+mapped back (mean in the middle of the range, a standard deviation of a sixth of it). ``random`` and ``tpe`` leave
+it unbounded, as upstream's hyperopt does; for ``multivariate-tpe``, which upstream has no such distribution, it ends
+at the bounds.
 
 Importing this module imports Optuna (a quarter of a second); the catalog does that when it is first needed.
 """
@@ -11,9 +12,7 @@ Importing this module imports Optuna (a quarter of a second); the catalog does t
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Callable, Sequence
-from statistics import NormalDist
+from collections.abc import Sequence
 
 import optuna
 from optuna.distributions import (
@@ -25,12 +24,15 @@ from optuna.distributions import (
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
+from airflow_llmtune.controlplane.algorithms.library_warnings import unheard
 from airflow_llmtune.controlplane.algorithms.request import (
     RANDOM_STATE,
     PastTrial,
+    Reply,
     Rule,
     SearchRequest,
     check_settings,
+    one_by_one,
 )
 from airflow_llmtune.controlplane.algorithms.search_space import Assignments, Choice, Parameter, Range
 
@@ -43,6 +45,12 @@ _TPE_RULES: dict[str, Rule] = {
     "random_state": RANDOM_STATE,
 }
 
+# Upstream spells it so.
+_MULTIVARIATE_RULES: dict[str, Rule] = {
+    name: (lambda text: int(text) >= 0, f"{name} should be greate or equal than zero")
+    for name in ("n_startup_trials", "n_ei_candidates", "random_state")
+}
+
 _STATES = {"running": TrialState.RUNNING, "complete": TrialState.COMPLETE, "failed": TrialState.FAIL}
 
 
@@ -50,8 +58,9 @@ class RandomSearch:
     def validate(self, request: SearchRequest) -> None:
         check_settings("random", request.settings, {"random_state": RANDOM_STATE})
 
-    def suggest(self, request: SearchRequest, count: int) -> list[Assignments]:
-        return _draw(request, count, RandomSampler, history=False)
+    def suggest(self, request: SearchRequest, count: int) -> Reply:
+        space = _Space(request.space, bounded=False)
+        return one_by_one(request, count, lambda _, seed: space.draw(RandomSampler(seed=seed), "minimize", ()))
 
 
 class TreeParzenEstimator:
@@ -60,13 +69,33 @@ class TreeParzenEstimator:
     def validate(self, request: SearchRequest) -> None:
         check_settings("tpe", request.settings, _TPE_RULES)
 
-    def suggest(self, request: SearchRequest, count: int) -> list[Assignments]:
-        return _draw(request, count, lambda seed: _tpe_sampler(request, seed), history=True)
+    def suggest(self, request: SearchRequest, count: int) -> Reply:
+        return _learn(request, count, _tpe_options(request), bounded=False)
 
 
-def _tpe_sampler(request: SearchRequest, seed: int) -> BaseSampler:
+class MultivariateTreeParzenEstimator:
+    """``multivariate-tpe``: as ``tpe``, with one density over all parameters together."""
+
+    def validate(self, request: SearchRequest) -> None:
+        check_settings("multivariate-tpe", request.settings, _MULTIVARIATE_RULES)
+
+    def suggest(self, request: SearchRequest, count: int) -> Reply:
+        options: dict[str, object] = {"multivariate": True}
+        for name in ("n_startup_trials", "n_ei_candidates"):
+            if name in request.settings:
+                # Without a single candidate there is nothing to choose from.
+                options[name] = max(int(request.settings[name]), int(name == "n_ei_candidates"))
+        return _learn(request, count, options, bounded=True)
+
+
+def random_assignments(space: Sequence[Parameter], seed: int) -> Assignments:
+    """One random parameter set inside its feasible space."""
+    return _Space(space, bounded=True).draw(RandomSampler(seed=seed), "minimize", ())
+
+
+def _tpe_options(request: SearchRequest) -> dict[str, object]:
     settings = request.settings
-    options: dict[str, object] = {}
+    options: dict[str, object] = {"multivariate": False}
     if "n_EI_candidates" in settings:
         options["n_ei_candidates"] = int(settings["n_EI_candidates"])
     if "prior_weight" in settings:
@@ -75,81 +104,79 @@ def _tpe_sampler(request: SearchRequest, seed: int) -> BaseSampler:
         gamma = float(settings["gamma"])
         # hyperopt's rule for how many of n trials are the good ones; that is what the setting means in Katib.
         options["gamma"] = lambda trials: min(math.ceil(gamma * math.sqrt(trials)), 25)
-    with warnings.catch_warnings():
-        # Optuna 5 deprecates two of these for its own users; Katib's settings stay.
-        warnings.simplefilter("ignore", FutureWarning)
+    return options
+
+
+def _learn(request: SearchRequest, count: int, options: dict[str, object], *, bounded: bool) -> Reply:
+    space = _Space(request.space, bounded=bounded)
+    direction = "minimize" if request.minimize else "maximize"
+
+    def sampler(seed: int) -> BaseSampler:
         return TPESampler(seed=seed, constant_liar=True, **options)
 
-
-def _draw(
-    request: SearchRequest, count: int, sampler: Callable[[int], BaseSampler], *, history: bool
-) -> list[Assignments]:
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    distributions = {parameter.name: _distribution(parameter) for parameter in request.space}
-    past = list(request.past)
-    drawn: list[Assignments] = []
-    for _ in range(count):
-        seed = request.seed([trial.assignments for trial in past])
-        study = optuna.create_study(sampler=sampler(seed), direction="minimize" if request.minimize else "maximize")
-        if history:
-            study.add_trials([_frozen(trial, request.space, distributions) for trial in past])
-        asked = study.ask(distributions)
-        assignments = {parameter.name: _text(parameter, asked.params[parameter.name]) for parameter in request.space}
-        past.append(PastTrial(assignments))
-        drawn.append(assignments)
-    return drawn
+    with unheard():
+        return one_by_one(request, count, lambda past, seed: space.draw(sampler(seed), direction, past))
 
 
-def _distribution(parameter: Parameter) -> BaseDistribution:
-    if isinstance(parameter, Choice):
-        return CategoricalDistribution(parameter.options)
-    if parameter.is_normal:
-        return FloatDistribution(_SMALLEST_QUANTILE, 1 - _SMALLEST_QUANTILE)
-    # Optuna allows a step or a logarithm, not both; the value is put on the grid when it is printed.
-    stepped = parameter.step is not None and not parameter.is_log
-    if parameter.is_int:
-        low, high = int(parameter.low), int(parameter.high)
-        return IntDistribution(low, high, log=parameter.is_log, step=int(parameter.step or 1) if stepped else 1)
-    if stepped and parameter.step is not None:
-        last = parameter.low + parameter.step * int((parameter.high - parameter.low) / parameter.step)
-        return FloatDistribution(float(parameter.low), float(last), step=float(parameter.step))
-    return FloatDistribution(float(parameter.low), float(parameter.high), log=parameter.is_log)
+class _Space:
+    """The feasible space in Optuna's terms."""
 
+    def __init__(self, parameters: Sequence[Parameter], *, bounded: bool) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._parameters = parameters
+        self._bounded = bounded
+        self._distributions = {parameter.name: self._distribution(parameter) for parameter in parameters}
 
-def _normal(parameter: Range) -> NormalDist:
-    low, high = float(parameter.low), float(parameter.high)
-    if parameter.is_log:
-        low, high = math.log(low), math.log(high)
-    return NormalDist((low + high) / 2, (high - low) / 6 or 1e-12)
+    def draw(self, sampler: BaseSampler, direction: str, past: Sequence[PastTrial]) -> Assignments:
+        study = optuna.create_study(sampler=sampler, direction=direction)
+        study.add_trials([self._frozen(trial) for trial in past])
+        asked = study.ask(self._distributions)
+        return {parameter.name: self._text(parameter, asked.params[parameter.name]) for parameter in self._parameters}
 
+    def _distribution(self, parameter: Parameter) -> BaseDistribution:
+        if isinstance(parameter, Choice):
+            return CategoricalDistribution(parameter.options)
+        if parameter.is_normal:
+            return FloatDistribution(*self._quantiles(parameter))
+        # Optuna allows a step or a logarithm, not both; the value is put on the grid when it is printed.
+        stepped = parameter.step is not None and not parameter.is_log
+        if parameter.is_int:
+            low, high = int(parameter.low), int(parameter.high)
+            return IntDistribution(low, high, log=parameter.is_log, step=int(parameter.step or 1) if stepped else 1)
+        if stepped:
+            return FloatDistribution(float(parameter.low), float(parameter.last), step=float(parameter.step or 1))
+        return FloatDistribution(float(parameter.low), float(parameter.high), log=parameter.is_log)
 
-def _text(parameter: Parameter, drawn: float | str) -> str:
-    if isinstance(parameter, Choice):
-        return str(drawn)
-    number = float(drawn)
-    if parameter.is_normal:
-        number = _normal(parameter).inv_cdf(number)
-        number = math.exp(number) if parameter.is_log else number
-    return parameter.text(number)
+    def _quantiles(self, parameter: Range) -> tuple[float, float]:
+        if not self._bounded:
+            return _SMALLEST_QUANTILE, 1 - _SMALLEST_QUANTILE
+        return parameter.quantile(float(parameter.low)), parameter.quantile(float(parameter.last))
 
+    def _text(self, parameter: Parameter, drawn: float | str) -> str:
+        if isinstance(parameter, Choice):
+            return str(drawn)
+        number = float(drawn)
+        if parameter.is_normal:
+            number = parameter.at_quantile(number)
+            if self._bounded:
+                number = min(max(number, float(parameter.low)), float(parameter.last))
+        return parameter.text(number)
 
-def _known(parameter: Parameter, text: str) -> float | int | str:
-    """The inverse of ``_text``, so that trials of the past can be told to a study."""
-    if isinstance(parameter, Choice):
-        return text
-    if parameter.is_normal:
-        number = math.log(max(float(text), 5e-324)) if parameter.is_log else float(text)
-        return min(max(_normal(parameter).cdf(number), _SMALLEST_QUANTILE), 1 - _SMALLEST_QUANTILE)
-    if parameter.is_int:
-        return int(text)
-    return min(max(float(text), float(parameter.low)), float(parameter.high))
+    def _known(self, parameter: Parameter, text: str) -> float | int | str:
+        """The inverse of ``_text``, so that trials of the past can be told to a study."""
+        if isinstance(parameter, Choice):
+            return text
+        if parameter.is_normal:
+            least, most = self._quantiles(parameter)
+            return min(max(parameter.quantile(float(text)), least), most)
+        if parameter.is_int:
+            return int(text)
+        return min(max(float(text), float(parameter.low)), float(parameter.high))
 
-
-def _frozen(trial: PastTrial, space: Sequence[Parameter], distributions: dict[str, BaseDistribution]) -> FrozenTrial:
-    complete = trial.outcome == "complete"
-    return optuna.trial.create_trial(
-        state=_STATES[trial.outcome],
-        value=trial.value if complete else None,
-        params={parameter.name: _known(parameter, trial.assignments[parameter.name]) for parameter in space},
-        distributions=distributions,
-    )
+    def _frozen(self, trial: PastTrial) -> FrozenTrial:
+        return optuna.trial.create_trial(
+            state=_STATES[trial.outcome],
+            value=trial.value if trial.outcome == "complete" else None,
+            params={one.name: self._known(one, trial.assignments[one.name]) for one in self._parameters},
+            distributions=self._distributions,
+        )

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from statistics import NormalDist
 from typing import Any
 
 Assignments = dict[str, str]
@@ -48,6 +49,28 @@ class Range:
     def is_normal(self) -> bool:
         return self.distribution in {"normal", "logNormal"}
 
+    @property
+    def last(self) -> Decimal:
+        """The largest value on the grid."""
+        if self.step is None:
+            return self.high
+        return self.low + self.step * int((self.high - self.low) / self.step)
+
+    @property
+    def normal(self) -> NormalDist:
+        """Of the value, or of its logarithm: its mean in the middle, a standard deviation of a sixth of the range."""
+        low, high = float(self.low), float(self.high)
+        if self.is_log:
+            low, high = math.log(low), math.log(high)
+        return NormalDist((low + high) / 2, (high - low) / 6 or 1e-12)
+
+    def at_quantile(self, quantile: float) -> float:
+        number = self.normal.inv_cdf(quantile)
+        return math.exp(number) if self.is_log else number
+
+    def quantile(self, number: float) -> float:
+        return self.normal.cdf(math.log(max(number, 5e-324)) if self.is_log else number)
+
     def values(self) -> list[str]:
         """All values on the grid; an int without a step has step 1."""
         step = self.step or (Decimal(1) if self.is_int else None)
@@ -73,7 +96,9 @@ class Range:
 
     def _on_grid(self, number: float) -> Decimal:
         assert self.step is not None
-        return self.low + self.step * round((Decimal(repr(number)) - self.low) / self.step)
+        nearest = self.low + self.step * round((Decimal(repr(float(number))) - self.low) / self.step)
+        # A normal distribution may leave the range; any other must not do so by being rounded up to the grid.
+        return nearest if self.is_normal else min(nearest, self.last)
 
 
 Parameter = Choice | Range

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_llmtune.controlplane.apiserver.deletion import NAMESPACE_FINALIZER
 from airflow_llmtune.controlplane.apiserver.errors import bad_request, invalid, invalid_value
+from airflow_llmtune.controlplane.apiserver.immutable import check_unchanged
 from airflow_llmtune.controlplane.apiserver.kinds import CONFIG_MAP, NAMESPACE, SECRET
 
 if TYPE_CHECKING:
@@ -26,14 +27,16 @@ _STRING_MAPS: dict[Kind, tuple[str, ...]] = {
 }
 
 
-def prepare(kind: Kind, obj: dict[str, Any], *, is_new: bool) -> None:
+def prepare(kind: Kind, obj: dict[str, Any], old: dict[str, Any] | None) -> None:
     """In place; raises 400 for data that the kind's typed decoder would not read, 422 for keys no file can have."""
     for field in _STRING_MAPS.get(kind, ()):
         _check_strings(kind, field, obj.get(field))
         _check_keys(kind, obj, field)
     if kind is SECRET:
         _prepare_secret(obj)
-    if kind is NAMESPACE and is_new:
+    if old is not None:
+        check_unchanged(kind, obj, old)
+    if kind is NAMESPACE and old is None:
         _prepare_namespace(obj)
     elif kind is NAMESPACE and "deletionTimestamp" not in obj["metadata"]:
         # Only its deletion takes the finalizer away, not a manifest that does not mention it.

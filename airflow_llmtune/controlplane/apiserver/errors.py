@@ -124,10 +124,8 @@ def unauthorized() -> ApiError:
     return ApiError(failure(401, "Unauthorized", "Unauthorized"))
 
 
-def method_not_allowed(method: str = "") -> ApiError:
-    details = {"kind": method} if method else None
-    message = "the server does not allow this method on the requested resource"
-    return ApiError(failure(405, "MethodNotAllowed", message, details))
+def method_not_allowed(message: str = "the server does not allow this method on the requested resource") -> ApiError:
+    return ApiError(failure(405, "MethodNotAllowed", message))
 
 
 def not_acceptable(accepted: Sequence[str]) -> ApiError:
@@ -158,3 +156,20 @@ def internal_error(message: str) -> ApiError:
 def denied_by_webhook(webhook_name: str, text: str) -> ApiError:
     """An admission webhook's refusal: HTTP 400 without a reason, as Katib's webhooks answer."""
     return ApiError(failure(400, "", f'admission webhook "{webhook_name}" denied the request: {text}'))
+
+
+def insufficient_storage(message: str) -> ApiError:
+    """The disk is full; a cluster whose etcd has no room answers in the same spirit, as an internal error."""
+    return ApiError(failure(507, "InsufficientStorage", message))
+
+
+def seconds_to_look_again(error: ApiError) -> float:
+    """For who follows changes and acts on them: none after a 410, some when nothing could be written down.
+
+    Raises any other error.
+    """
+    if error.code == 410:
+        return 0.0
+    if error.code >= 500:
+        return 1.0
+    raise error

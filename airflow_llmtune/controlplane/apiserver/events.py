@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections import OrderedDict
-from datetime import datetime, timedelta
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_llmtune.controlplane.apiserver.kinds import EVENT
-from airflow_llmtune.controlplane.clock import timestamp
+from airflow_llmtune.controlplane.clock import parse_timestamp, timestamp
 
 if TYPE_CHECKING:
-    from airflow_llmtune.controlplane.store import Store
+    from airflow_llmtune.controlplane.store import Key, Store
 
 COMPONENT = "llmtune-control-plane"
 LIFETIME = timedelta(hours=1)
-
-_EventKey = tuple[str, str, str, str]
 
 
 class EventLog:
@@ -24,7 +24,7 @@ class EventLog:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._last_seen: OrderedDict[_EventKey, tuple[datetime, str, str]] = OrderedDict()
+        self._last_seen = OrderedDict(sorted(_kept(store), key=lambda one: one[1]))
 
     def record(
         self,
@@ -42,8 +42,8 @@ class EventLog:
         namespace = about.get("namespace") or "default"
         digest = hashlib.sha256("\0".join(key).encode()).hexdigest()[:16]
         name = f"{about['name']}.{digest}"
-        self._last_seen[key] = (now, namespace, name)
-        self._last_seen.move_to_end(key)
+        self._last_seen[namespace, name] = now
+        self._last_seen.move_to_end((namespace, name))
         entry = self._store.get(EVENT, namespace, name)
         if entry is not None:
             seen = entry.copy()
@@ -55,12 +55,22 @@ class EventLog:
 
     def _forget_old(self, now: datetime) -> None:
         while self._last_seen:
-            key, (seen, namespace, name) = next(iter(self._last_seen.items()))
+            key, seen = next(iter(self._last_seen.items()))
             if now - seen < LIFETIME:
                 return
+            if self._store.get(EVENT, *key) is not None:
+                self._store.delete(EVENT, *key)
             del self._last_seen[key]
-            if self._store.get(EVENT, namespace, name) is not None:
-                self._store.delete(EVENT, namespace, name)
+
+
+def _kept(store: Store) -> Iterator[tuple[Key, datetime]]:
+    """Ours of an earlier process, which are counted on and forgotten like those of this one."""
+    for entry in store.scan(EVENT):
+        event = entry.copy()
+        if event.get("reportingComponent") == COMPONENT:
+            # Clients may change an Event as they like.
+            with contextlib.suppress(ValueError, OverflowError):
+                yield entry.key, parse_timestamp(str(event.get("lastTimestamp"))).astimezone(UTC)
 
 
 def _event(

@@ -36,6 +36,9 @@ class Fault:
     retry_after: int | None
     cut_watch: Literal["", "end", "abort", "expire"]
     cut_after_events: int
+    refuse: bool
+    cut_body_after: int | None
+    body_seconds: float
 
     def matches(self, method: str, target: str, *, is_watch: bool) -> bool:
         if self.cut_watch and not is_watch:
@@ -68,6 +71,9 @@ class Faults:
         retry_after: int | None = None,
         cut_watch: Literal["", "end", "abort", "expire"] = "",
         cut_after_events: int = 0,
+        refuse: bool = False,
+        cut_body_after: int | None = None,
+        body_seconds: float = 0.0,
     ) -> None:
         """Spoil the next ``times`` requests whose method equals and whose path and query match the pattern.
 
@@ -78,6 +84,9 @@ class Faults:
         :param cut_watch: for watches: ``end`` the stream as a server timeout does, ``abort`` the connection in the
             middle, or ``expire`` it with a 410 in the stream
         :param cut_after_events: how many events such a watch delivers before
+        :param refuse: break the connection before anything is answered, and do nothing
+        :param cut_body_after: break the connection after so many bytes of the answer's body
+        :param body_seconds: spread the answer's body over this time
         """
         fault = Fault(
             method.upper(),
@@ -89,6 +98,9 @@ class Faults:
             retry_after,
             cut_watch,
             cut_after_events,
+            refuse,
+            cut_body_after,
+            body_seconds,
         )
         with self._lock:
             self._faults.append(fault)

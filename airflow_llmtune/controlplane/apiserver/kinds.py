@@ -1,23 +1,32 @@
-"""The kinds this API server serves."""
+"""The kinds this API server serves without being told; CustomResourceDefinitions add others, see ``catalog``."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+_GROUPS_WITHOUT_DEFINITIONS = frozenset({"", "apps", "batch", "rbac.authorization.k8s.io", "apiextensions.k8s.io"})
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One resource type; ``name`` is the manifest's ``kind``, ``plural`` its word in URLs."""
+    """One resource type; ``name`` is the manifest's ``kind``, ``plural`` its word in URLs.
+
+    Group and plural make it what it is: all versions of a resource are equal and share one table of the store.
+    """
 
     group: str
-    version: str
-    name: str
+    version: str = field(compare=False)
+    name: str = field(compare=False)
     plural: str
-    singular: str
-    namespaced: bool = True
-    short_names: tuple[str, ...] = ()
-    categories: tuple[str, ...] = ()
-    has_status: bool = True
+    singular: str = field(compare=False)
+    namespaced: bool = field(default=True, compare=False)
+    short_names: tuple[str, ...] = field(default=(), compare=False)
+    categories: tuple[str, ...] = field(default=(), compare=False)
+    has_status: bool = field(default=True, compare=False)
+    converts: bool = field(default=False, compare=False)
+    """Whether objects may be stored in another version than this one, so that each is told in this one when read."""
+    selectable: tuple[str, ...] = field(default=(), compare=False)
+    """Fields of its own that a definition offers to field selectors."""
 
     @property
     def api_version(self) -> str:
@@ -31,7 +40,7 @@ class Kind:
     @property
     def is_custom(self) -> bool:
         """Whether a real cluster serves this from a CustomResourceDefinition, whose rules differ a bit."""
-        return "." in self.group and not self.group.endswith(".k8s.io")
+        return self.group not in _GROUPS_WITHOUT_DEFINITIONS
 
     def __str__(self) -> str:
         return f"{self.name}.{self.group}" if self.group else self.name
@@ -57,6 +66,16 @@ DEPLOYMENT = Kind("apps", "v1", "Deployment", "deployments", "deployment", short
 JOB = Kind("batch", "v1", "Job", "jobs", "job", categories=("all",))
 ROLE = Kind("rbac.authorization.k8s.io", "v1", "Role", "roles", "role", has_status=False)
 ROLE_BINDING = Kind("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings", "rolebinding", has_status=False)
+CUSTOM_RESOURCE_DEFINITION = Kind(
+    "apiextensions.k8s.io",
+    "v1",
+    "CustomResourceDefinition",
+    "customresourcedefinitions",
+    "customresourcedefinition",
+    namespaced=False,
+    short_names=("crd", "crds"),
+    categories=("api-extensions",),
+)
 
 _KATIB = ("all", "kubeflow", "katib")
 EXPERIMENT = Kind("kubeflow.org", "v1beta1", "Experiment", "experiments", "experiment", categories=_KATIB)
@@ -92,6 +111,7 @@ KINDS: tuple[Kind, ...] = (
     JOB,
     ROLE,
     ROLE_BINDING,
+    CUSTOM_RESOURCE_DEFINITION,
     EXPERIMENT,
     SUGGESTION,
     TRIAL,

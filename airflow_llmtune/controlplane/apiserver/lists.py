@@ -11,8 +11,10 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from airflow_llmtune.controlplane.apiserver.errors import bad_request, expired, too_large_resource_version
-from airflow_llmtune.controlplane.apiserver.selectors import matcher
+from airflow_llmtune.controlplane.apiserver.list_options import check_list_options
+from airflow_llmtune.controlplane.apiserver.selectors import matcher, wanted_name
 from airflow_llmtune.controlplane.apiserver.targets import integer
+from airflow_llmtune.controlplane.apiserver.versions import raw_as
 from airflow_llmtune.controlplane.apiserver.watch import parse_resource_version
 from airflow_llmtune.controlplane.store import CompactedError, Entry, Key, Store
 
@@ -22,8 +24,12 @@ if TYPE_CHECKING:
 
 _CONTINUE_TOO_OLD = (
     "The provided continue parameter is too old to display a consistent list result. You can start a new list "
-    "without the continue parameter."
+    "without the continue parameter, or use the continue token in this response to retrieve the remainder of the "
+    "results. Continuing with the provided token results in an inconsistent list - objects that were created, "
+    "modified, or deleted between the time the first chunk was returned and now may show up in the list."
 )
+_WHATEVER_IS_NOW = -1
+"""The revision of a token that gives consistency up."""
 
 
 @dataclass(frozen=True)
@@ -34,21 +40,21 @@ class Page:
 
 def read_page(store: Store, target: Target, query: Mapping[str, str]) -> Page:
     """The part of a list that the query's limit, continue, selectors and resourceVersion ask for."""
+    check_list_options(query)
     kind = target.kind
     matches = matcher(kind, query.get("labelSelector", ""), query.get("fieldSelector", ""))
     revision, after = _position(store, query)
-    scanned = _scan(store, target, revision, after)
+    scanned = iter(_scan(store, target, revision, after, wanted_name(query.get("fieldSelector", ""))))
     found = scanned if matches is None else (entry for entry in scanned if matches(entry.view))
     limit = integer(query, "limit") or 0
     if limit <= 0:
         return Page(list(found), {"resourceVersion": str(revision)})
     entries = list(islice(found, limit))
-    rest = sum(1 for _ in found)
     metadata: dict[str, Any] = {"resourceVersion": str(revision)}
-    if rest:
+    if next(found, None) is not None:
         metadata["continue"] = _continue_token(revision, entries[-1].key)
         if matches is None:
-            metadata["remainingItemCount"] = rest
+            metadata["remainingItemCount"] = 1 + sum(1 for _ in found)
     return Page(entries, metadata)
 
 
@@ -56,7 +62,8 @@ def _position(store: Store, query: Mapping[str, str]) -> tuple[int, Key | None]:
     """The revision to show and the key behind which the page starts."""
     token = query.get("continue", "")
     if token:
-        return _parse_continue(token)
+        revision, after = _parse_continue(token)
+        return (store.revision if revision == _WHATEVER_IS_NOW else revision), after
     wanted = parse_resource_version(query.get("resourceVersion", ""))
     if wanted is None:
         return store.revision, None
@@ -65,13 +72,21 @@ def _position(store: Store, query: Mapping[str, str]) -> tuple[int, Key | None]:
     return (wanted if query.get("resourceVersionMatch") == "Exact" else store.revision), None
 
 
-def _scan(store: Store, target: Target, revision: int, after: Key | None) -> Iterable[Entry]:
+def _scan(store: Store, target: Target, revision: int, after: Key | None, name: str) -> Iterable[Entry]:
     if revision == store.revision:
+        if name and target.namespace is not None:
+            # What clients that wait for one object ask for: no need to look at all others.
+            entry = store.get(target.kind, target.namespace, name)
+            return [] if entry is None or (after is not None and entry.key <= after) else [entry]
         return store.scan(target.kind, target.namespace, after=after)
     try:
         then = store.scan_at(target.kind, revision, target.namespace)
     except CompactedError as error:
-        raise expired(_CONTINUE_TOO_OLD if after else f"The resourceVersion is too old: {error}") from None
+        if after is None:
+            raise expired(f"The resourceVersion is too old: {error}") from None
+        refused = expired(_CONTINUE_TOO_OLD)
+        refused.status["metadata"] = {"continue": _continue_token(_WHATEVER_IS_NOW, after)}
+        raise refused from None
     return (entry for entry in then if after is None or entry.key > after)
 
 
@@ -93,4 +108,4 @@ def list_document(kind: Kind, page: Page) -> bytes:
     """The list as JSON, put together from the stored bytes."""
     head = {"kind": f"{kind.name}List", "apiVersion": kind.api_version, "metadata": page.metadata}
     opened = json.dumps(head, separators=(",", ":")).encode().removesuffix(b"}")
-    return opened + b',"items":[' + b",".join(entry.raw for entry in page.entries) + b"]}"
+    return opened + b',"items":[' + b",".join(raw_as(kind, entry) for entry in page.entries) + b"]}"

@@ -70,9 +70,24 @@ _SERVER_OWNED = (
 )
 
 
-def check_shape(kind: Kind, obj: Mapping[str, Any]) -> None:
-    """Refuse what a typed decoder would: another kind, or fields of the wrong JSON types; drop nulls from metadata.
+KNOWN_FIELDS = frozenset(
+    {
+        *_SERVER_OWNED,
+        "annotations",
+        "finalizers",
+        "labels",
+        "managedFields",
+        "ownerReferences",
+        "resourceVersion",
+        "selfLink",
+    }
+)
 
+
+def check_shape(kind: Kind, obj: Mapping[str, Any]) -> None:
+    """Refuse what a typed decoder would: another kind, or fields of the wrong JSON types.
+
+    Nulls and unknown fields vanish from metadata.
     Controllers, kubelet and garbage collector rely on it: they read these fields without looking at their types.
     """
     for field in ("spec", "status"):
@@ -87,7 +102,7 @@ def check_shape(kind: Kind, obj: Mapping[str, Any]) -> None:
     if not isinstance(metadata, dict):
         raise _wrong_type(kind, "metadata", metadata, "v1.ObjectMeta")
     # A null is an absent field to a typed decoder.
-    for field in [name for name, value in metadata.items() if value is None]:
+    for field in [name for name, value in metadata.items() if value is None or name not in KNOWN_FIELDS]:
         del metadata[field]
     for field in ("labels", "annotations"):
         _check_string_map(kind, f"metadata.{field}", metadata.get(field))
@@ -153,7 +168,7 @@ def fill_for_create(kind: Kind, metadata: dict[str, Any], namespace: str, now: s
         metadata["namespace"] = namespace
     metadata["uid"] = str(uuid4())
     metadata["creationTimestamp"] = now
-    if kind.has_status:
+    if kind.has_status or kind.is_custom:
         metadata["generation"] = 1
 
 
@@ -174,7 +189,8 @@ def carry_over(kind: Kind, new: dict[str, Any], old: Mapping[str, Any]) -> None:
         else:
             new.pop(field, None)
     new["resourceVersion"] = old["resourceVersion"]
-    new.pop("managedFields", None)
+    if "managedFields" in old:
+        new.setdefault("managedFields", old["managedFields"])
     _check_finalizers(kind, new, old)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +22,9 @@ from airflow_llmtune.controlplane.apiserver.errors import (
 
 JSON_TYPES = ("application/json", "application/yaml")
 MAX_BODY_BYTES = 3 * 1024 * 1024
+# Parsed in about a millisecond, which is less than a change of threads may cost under load.
+_QUICK_YAML_BYTES = 2048
+_MOST_LEVELS = 200
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,14 @@ def accepted_format(accept: str) -> Format:
     raise not_acceptable(("application/json",))
 
 
+def accepts_aggregated_discovery(accept: str) -> bool:
+    wanted = ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2")
+    return any(
+        (parameters.get("as"), parameters.get("g"), parameters.get("v")) == wanted and media_type == "application/json"
+        for media_type, parameters in map(_media_type, accept.split(","))
+    )
+
+
 def _media_type(text: str) -> tuple[str, dict[str, str]]:
     media_type, *parameters = (part.strip() for part in text.split(";"))
     return media_type.lower(), dict(pair.split("=", 1) for pair in parameters if "=" in pair)
@@ -53,35 +66,96 @@ def content_type(header: str) -> str:
     return _media_type(header)[0] if header else "application/json"
 
 
-def decode(body: bytes, header: str) -> Any:
-    """A JSON, YAML or (small kinds) protobuf body; NaN and Infinity, which Python's parser would take, are refused."""
-    sent = content_type(header)
-    if sent == protobuf.MEDIA_TYPE:
-        return protobuf.decode(body)
-    if not sent.endswith(("json", "yaml")):
-        raise unsupported_media_type(JSON_TYPES)
+@dataclass(frozen=True)
+class Body:
+    """What a client sent; ``parsed`` holds YAML, which takes too long for the event loop to read when asked."""
+
+    raw: bytes = b""
+    header: str = ""
+    parsed: Any = None
+
+    @property
+    def media_type(self) -> str:
+        return content_type(self.header)
+
+    def value(self) -> Any:
+        """JSON, YAML or (small kinds) protobuf; NaN and Infinity, which Python's parser would take, are refused."""
+        if self.media_type.endswith("yaml"):
+            return self.parsed
+        if self.media_type == protobuf.MEDIA_TYPE:
+            return protobuf.decode(self.raw)
+        if not self.media_type.endswith("json"):
+            raise unsupported_media_type(JSON_TYPES)
+        return _parsed(_json, self.raw)
+
+    def object(self) -> dict[str, Any]:
+        decoded = self.value()
+        if not isinstance(decoded, dict):
+            raise bad_request("the object provided is unrecognized (must be of type Object)")
+        return decoded
+
+    def options(self) -> Mapping[str, Any]:
+        """The optional body of a delete."""
+        return self.object() if self.raw.strip() else {}
+
+
+async def received(raw: bytes, header: str) -> Body:
+    """A body that is ready to be looked at without further waiting."""
+    if not content_type(header).endswith("yaml"):
+        return Body(raw, header)
+    if raw.lstrip().startswith(b"{"):
+        with contextlib.suppress(ApiError):
+            return Body(raw, header, _parsed(_json, raw))  # kubectl's apply says YAML and sends JSON.
+    if len(raw) < _QUICK_YAML_BYTES:
+        return Body(raw, header, _parsed(_yaml, raw))
+    return Body(raw, header, await asyncio.to_thread(_parsed, _yaml, raw))
+
+
+def _parsed(parse: Callable[[bytes], Any], raw: bytes) -> Any:
     try:
-        if sent.endswith("yaml"):
-            return yaml.safe_load(body)
-        return json.loads(body, parse_constant=_refuse_constant)
+        parsed = parse(raw)
+        _check_depth(parsed, raw)
+        return parsed
     except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise bad_request(f"couldn't get version/kind; json parse error: {error}") from None
+
+
+def _check_depth(parsed: Any, raw: bytes) -> None:
+    """Whoever works on an object later calls itself for each level."""
+    if raw.count(b"{") + raw.count(b"[") + raw.count(b"\n") < _MOST_LEVELS:
+        return
+    level = [parsed]
+    for _ in range(_MOST_LEVELS):
+        below = (one.values() if isinstance(one, dict) else one for one in level if isinstance(one, dict | list))
+        level = [one for values in below for one in values]
+        if not level:
+            return
+    raise ValueError(f"exceeded max depth of {_MOST_LEVELS}")
+
+
+def _json(raw: bytes) -> Any:
+    return json.loads(raw, parse_constant=_refuse_constant)
 
 
 def _refuse_constant(word: str) -> None:
     raise ValueError(f"invalid character in literal {word}")
 
 
-def decode_object(body: bytes, header: str) -> dict[str, Any]:
-    decoded = decode(body, header)
-    if not isinstance(decoded, dict):
-        raise bad_request("the object provided is unrecognized (must be of type Object)")
-    return decoded
+class _YamlLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """YAML as JSON knows it: what looks like a date stays a text."""
 
 
-def decode_options(body: bytes, header: str) -> Mapping[str, Any]:
-    """The optional body of a delete."""
-    return decode_object(body, header) if body.strip() else {}
+_YamlLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in found if tag != "tag:yaml.org,2002:timestamp"]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _yaml(raw: bytes) -> Any:
+    # A few nested aliases make gigabytes of a small body; only a text with a star can have one.
+    if b"*" in raw and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(raw, _YamlLoader)):
+        raise ValueError("yaml: aliases are not supported")
+    return yaml.load(raw, _YamlLoader)  # noqa: S506  a safe loader
 
 
 def too_large() -> ApiError:

@@ -5,8 +5,8 @@
 * strategic merge patch, for built-in kinds: maps are merged, the well-known lists are merged by their key
   (containers by name, conditions by type), ``$patch``, ``$retainKeys``, ``$setElementOrder/...`` and
   ``$deleteFromPrimitiveList/...`` are honoured, every other list is replaced
-* apply patch (server-side apply): merged like the above; field ownership is not tracked, so fields that an
-  earlier apply set and this one leaves out stay, and there are no conflicts between managers
+
+Server-side apply, which is sent as a patch too, is no function of the object alone: see ``server_side_apply``.
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ def accepted_types(kind: Kind) -> tuple[str, ...]:
     return (JSON, MERGE, APPLY) if kind.is_custom else (JSON, MERGE, STRATEGIC, APPLY)
 
 
-def apply_patch(kind: Kind, obj: dict[str, Any], content_type: str, patch: Any) -> dict[str, Any]:
+def apply_patch(obj: dict[str, Any], content_type: str, patch: Any) -> dict[str, Any]:
     """The patched object; the caller has checked that the kind accepts the content type."""
     if content_type == JSON:
         return json_patch(obj, patch)
     if not isinstance(patch, dict):
         raise bad_request(f"error decoding patch: expected a JSON object, got {type(patch).__name__}")
-    if content_type == STRATEGIC or (content_type == APPLY and not kind.is_custom):
+    if content_type == STRATEGIC:
         return strategic_merge_patch(obj, patch)
     return merge_patch(obj, patch)
 

@@ -1,67 +1,22 @@
 """Kubernetes' protobuf bodies, as far as kubectl sends them although it is not asked to.
 
-``kubectl create namespace|configmap|secret|serviceaccount`` know no other encoding. Only these small kinds are
-read; every other kind is refused with 415, and answers are always JSON, which those commands accept.
+``kubectl create job|deployment|role|...`` and ``kubectl auth`` know no other encoding. Only what these commands set is
+read (``protobuf_fields``); every other kind is refused with 415, and answers are always JSON, which they accept.
 """
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from airflow_llmtune.controlplane.apiserver.errors import bad_request, unsupported_media_type
+from airflow_llmtune.controlplane.apiserver.protobuf_fields import KINDS, TYPE_META, Field
 
 MEDIA_TYPE = "application/vnd.kubernetes.protobuf"
 
 _MAGIC = b"k8s\x00"
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
-
-Shape = Literal["string", "strings", "bool", "string map", "bytes map", "message", "messages"]
-
-
-@dataclass(frozen=True)
-class Field:
-    name: str
-    shape: Shape = "string"
-    fields: Mapping[int, Field] | None = None
-
-
-_REFERENCE = {1: Field("kind"), 2: Field("namespace"), 3: Field("name"), 4: Field("uid"), 5: Field("apiVersion")}
-# What the server owns (uid, times, generation) is left out: a create ignores it anyway.
-_METADATA = {
-    1: Field("name"),
-    2: Field("generateName"),
-    3: Field("namespace"),
-    11: Field("labels", "string map"),
-    12: Field("annotations", "string map"),
-    14: Field("finalizers", "strings"),
-}
-_OBJECT = {1: Field("metadata", "message", _METADATA)}
-_KINDS: dict[tuple[str, str], dict[int, Field]] = {
-    ("v1", "Namespace"): _OBJECT,
-    ("v1", "ConfigMap"): {
-        **_OBJECT,
-        2: Field("data", "string map"),
-        3: Field("binaryData", "bytes map"),
-        4: Field("immutable", "bool"),
-    },
-    ("v1", "Secret"): {
-        **_OBJECT,
-        2: Field("data", "bytes map"),
-        3: Field("type"),
-        4: Field("stringData", "string map"),
-        5: Field("immutable", "bool"),
-    },
-    ("v1", "ServiceAccount"): {
-        **_OBJECT,
-        2: Field("secrets", "messages", _REFERENCE),
-        3: Field("imagePullSecrets", "messages", {1: Field("name")}),
-        4: Field("automountServiceAccountToken", "bool"),
-    },
-}
-_TYPE_META = {1: Field("apiVersion"), 2: Field("kind")}
 
 
 def decode(body: bytes) -> dict[str, Any]:
@@ -70,8 +25,8 @@ def decode(body: bytes) -> dict[str, Any]:
         raise bad_request("the provided data does not appear to be a protobuf message")
     try:
         envelope = dict(_pairs(body[len(_MAGIC) :]))
-        head = _message(bytes(envelope[1]), _TYPE_META)
-        fields = _KINDS.get((head.get("apiVersion", ""), head.get("kind", "")))
+        head = _message(bytes(envelope[1]), TYPE_META)
+        fields = KINDS.get((head.get("apiVersion", ""), head.get("kind", "")))
         if fields is None:
             raise unsupported_media_type(("application/json", "application/yaml"))
         return head | _message(bytes(envelope[2]), fields)
@@ -90,7 +45,9 @@ def _message(raw: bytes, fields: Mapping[int, Field]) -> dict[str, Any]:
 
 def _set(read: dict[str, Any], field: Field, value: int | bytes) -> None:
     if isinstance(value, int):
-        read[field.name] = bool(value)
+        read[field.name] = value if field.shape == "int" else bool(value)
+    elif field.shape == "int or string":
+        read[field.name] = _int_or_string(value)
     elif field.shape == "message":
         read[field.name] = _message(value, field.fields or {})
     elif field.shape == "messages":
@@ -105,6 +62,11 @@ def _set(read: dict[str, Any], field: Field, value: int | bytes) -> None:
     elif value:
         # Go writes absent strings as empty ones.
         read[field.name] = value.decode()
+
+
+def _int_or_string(value: bytes) -> int | str:
+    parts = dict(_pairs(value))
+    return bytes(parts.get(3, b"")).decode() if parts.get(1) else int(parts.get(2, 0))
 
 
 def _pairs(raw: bytes) -> Iterator[tuple[int, int | bytes]]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 from uuid import uuid4
 
 from airflow_llmtune.controlplane.apiserver import metadata as meta
+from airflow_llmtune.controlplane.apiserver import server_side_apply as ssa
 from airflow_llmtune.controlplane.apiserver.built_in import prepare
+from airflow_llmtune.controlplane.apiserver.definitions import BUILT_IN_NAMES, built_in_is_fixed
 from airflow_llmtune.controlplane.apiserver.deletion import (
     HOLDING_FINALIZER,
     Propagation,
@@ -19,33 +20,37 @@ from airflow_llmtune.controlplane.apiserver.deletion import (
     shortens_grace,
 )
 from airflow_llmtune.controlplane.apiserver.errors import (
+    ApiError,
     already_exists,
     bad_request,
     forbidden,
     not_found,
     unsupported_media_type,
 )
-from airflow_llmtune.controlplane.apiserver.events import EventLog
-from airflow_llmtune.controlplane.apiserver.kinds import EVENT, NAMESPACE, Kind
-from airflow_llmtune.controlplane.apiserver.patch import APPLY, accepted_types, apply_patch
-from airflow_llmtune.controlplane.apiserver.selectors import matcher
-from airflow_llmtune.controlplane.apiserver.watch import Watch
+from airflow_llmtune.controlplane.apiserver.events import COMPONENT, EventLog
+from airflow_llmtune.controlplane.apiserver.kinds import CUSTOM_RESOURCE_DEFINITION, EVENT, NAMESPACE, Kind
+from airflow_llmtune.controlplane.apiserver.objects import copied, desired, is_name_generated, take
+from airflow_llmtune.controlplane.apiserver.patch import accepted_types, apply_patch
+from airflow_llmtune.controlplane.apiserver.reader import Reader
+from airflow_llmtune.controlplane.apiserver.shapes import Shape
+from airflow_llmtune.controlplane.apiserver.versions import shown_as
 from airflow_llmtune.controlplane.clock import Clock, timestamp, utc_now
-from airflow_llmtune.controlplane.store import Entry, Key, KeyExistsError, Store
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from airflow_llmtune.controlplane.store import KeyExistsError, Store
 
 Object = dict[str, Any]
 Objects = list[Object]
+Own = Callable[[Object, Object], None]
+"""Writes the owners of fields into the second object, given the first as it was before."""
+
+# As often as a real server tries another suffix when the name it made is taken.
+_GENERATED_NAMES = 7
 
 
 class Admission(Protocol):
     """Defaulting, mutation and validation of an object on its way in; raises ApiError to refuse it.
 
-    It may change ``obj`` in place and return it: it is a copy. On CREATE the object already has its name and
-    uid, and no status (kinds with a status subresource lose the client's); a status that admission sets is
-    kept, a Pod's phase for example.
+    It may change ``obj`` in place and return it: it is a copy. On CREATE the object already has its name and uid, and
+    no status (kinds with a status subresource lose the client's); one that admission sets is kept, a Pod's phase.
     """
 
     def admit(
@@ -58,76 +63,41 @@ class Admission(Protocol):
     ) -> Object: ...
 
 
-class Registry:
-    """All objects that are handed in are copied, all that are handed out are copies."""
+class Registry(Reader):
+    """All objects that are handed in are copied, all that are handed out are copies.
+
+    ``manager`` names the writer to objects that were applied by the server; controllers share the one default.
+    """
 
     def __init__(self, store: Store, admission: Admission, clock: Clock = utc_now) -> None:
-        self.store = store
+        super().__init__(store)
         self._admission = admission
         self._clock = clock
         self._events = EventLog(store)
 
-    # Reading
-
-    def get(self, kind: Kind, namespace: str | None, name: str) -> Object:
-        return self._entry(kind, namespace, name).copy()
-
-    def find(self, kind: Kind, namespace: str | None, name: str) -> Object | None:
-        entry = self.store.get(kind, self._scope(kind, namespace), name)
-        return None if entry is None else entry.copy()
-
-    def list(
-        self, kind: Kind, namespace: str | None = None, *, label_selector: str = "", field_selector: str = ""
-    ) -> tuple[Objects, str]:
-        entries = self.entries(kind, namespace, label_selector=label_selector, field_selector=field_selector)
-        return [entry.copy() for entry in entries], self.resource_version
-
-    def entries(
-        self,
-        kind: Kind,
-        namespace: str | None = None,
-        *,
-        label_selector: str = "",
-        field_selector: str = "",
-        after: Key | None = None,
-    ) -> Iterator[Entry]:
-        """Like ``list``, without the copies: for callers that only read and want the stored bytes."""
-        matches = matcher(kind, label_selector, field_selector)
-        scanned = self.store.scan(kind, namespace, after=after)
-        return scanned if matches is None else (entry for entry in scanned if matches(entry.view))
-
-    @property
-    def resource_version(self) -> str:
-        return str(self.store.revision)
-
-    def watch(
-        self,
-        kind: Kind,
-        namespace: str | None = None,
-        *,
-        resource_version: str = "",
-        label_selector: str = "",
-        field_selector: str = "",
-        bookmarks: bool = False,
-        send_initial_events: bool = False,
-        timeout_seconds: float | None = None,
-    ) -> Watch:
-        """Changes after a resourceVersion; with "" or "0" first an ADDED for all that exists now."""
-        return Watch(
-            self.store,
-            kind,
-            namespace,
-            matcher(kind, label_selector, field_selector),
-            resource_version=resource_version,
-            bookmarks=bookmarks,
-            send_initial_events=send_initial_events,
-            timeout_seconds=timeout_seconds,
-        )
-
     # Writing
 
-    def create(self, kind: Kind, obj: Object, namespace: str | None = None, *, dry_run: bool = False) -> Object:
-        new = _copied(obj)
+    def create(
+        self,
+        kind: Kind,
+        obj: Object,
+        namespace: str | None = None,
+        *,
+        dry_run: bool = False,
+        managed_fields: Objects | None = None,
+    ) -> Object:
+        for _ in range(_GENERATED_NAMES):
+            try:
+                return self._create(kind, obj, namespace, dry_run, managed_fields)
+            except ApiError as error:
+                if error.reason != "AlreadyExists" or not is_name_generated(obj):
+                    raise
+        return self._create(kind, obj, namespace, dry_run, managed_fields)
+
+    def _create(
+        self, kind: Kind, obj: Object, namespace: str | None, dry_run: bool, managed_fields: Objects | None
+    ) -> Object:
+        new = copied(obj)
         meta.check_shape(kind, new)
         new.update(apiVersion=kind.api_version, kind=kind.name)
         metadata = new.setdefault("metadata", {})
@@ -136,9 +106,12 @@ class Registry:
         meta.fill_for_create(kind, metadata, scope, self._now())
         if kind.has_status:
             new.pop("status", None)
-        prepare(kind, new, is_new=True)
+        prepare(kind, new, None)
+        self.kinds.prepare(kind, new, None, self._now())
         new = self._admission.admit("CREATE", kind, new, None, home)
         meta.check_rules(kind, new["metadata"])
+        if managed_fields:
+            new["metadata"]["managedFields"] = managed_fields
         name = new["metadata"]["name"]
         if dry_run:
             if self.store.get(kind, scope, name) is not None:
@@ -149,27 +122,40 @@ class Registry:
         except KeyExistsError:
             raise already_exists(kind, name) from None
 
-    def update(self, kind: Kind, obj: Object, *, dry_run: bool = False) -> Object:
+    def update(self, kind: Kind, obj: Object, *, dry_run: bool = False, manager: str = COMPONENT) -> Object:
         """Replace all but the status; custom resources need their resourceVersion, others may carry it.
 
         Writing what is stored already changes nothing, not even the resourceVersion.
         """
+        return self._update(kind, obj, dry_run, self._tracking(kind, manager))
+
+    def _update(self, kind: Kind, obj: Object, dry_run: bool, own: Own) -> Object:
         new, old = self._updated(kind, obj)
         if kind.has_status:
-            _take(new, old, "status")
-        prepare(kind, new, is_new=False)
+            take(new, old, "status")
+        prepare(kind, new, old)
+        self.kinds.prepare(kind, new, old, self._now())
         home = self.find(NAMESPACE, None, old["metadata"].get("namespace", ""))
         new = self._admission.admit("UPDATE", kind, new, old, home)
         meta.check_rules(kind, new["metadata"])
-        if kind.has_status and _desired(new) != _desired(old):
-            new["metadata"]["generation"] = old["metadata"].get("generation", 1) + 1
+        if "generation" in old["metadata"] and desired(kind, new) != desired(kind, old):
+            new["metadata"]["generation"] = old["metadata"]["generation"] + 1
+        own(old, new)
         return self._save(kind, new, old, dry_run)
 
-    def update_status(self, kind: Kind, obj: Object, *, dry_run: bool = False) -> Object:
+    def update_status(self, kind: Kind, obj: Object, *, dry_run: bool = False, manager: str = COMPONENT) -> Object:
         """Replace the status and nothing else; no admission, no new generation."""
+        return self._update_status(kind, obj, dry_run, self._tracking(kind, manager, "status"))
+
+    def _update_status(self, kind: Kind, obj: Object, dry_run: bool, own: Own) -> Object:
         new, old = self._updated(kind, obj)
-        changed = {**old}
-        _take(changed, new, "status")
+        changed = {**old, "metadata": {**old["metadata"]}}
+        take(changed, new, "status")
+        if kind != CUSTOM_RESOURCE_DEFINITION:
+            self.kinds.prepare(kind, changed, old, self._now())
+        if "managedFields" in new["metadata"]:
+            changed["metadata"]["managedFields"] = new["metadata"]["managedFields"]
+        own(old, changed)
         return self._save(kind, changed, old, dry_run)
 
     def patch(
@@ -182,19 +168,50 @@ class Registry:
         *,
         subresource: str = "",
         dry_run: bool = False,
+        manager: str = COMPONENT,
     ) -> Object:
-        """Merge, JSON or (built-in kinds) strategic merge patch; an apply patch also creates."""
+        """Merge, JSON or (built-in kinds) strategic merge patch."""
         if content_type not in accepted_types(kind):
             raise unsupported_media_type(accepted_types(kind))
-        current = self.find(kind, namespace, name)
-        if current is None:
-            if content_type != APPLY or subresource or not isinstance(patch, dict):
-                raise not_found(kind, name)
-            return self.create(kind, meta.named(patch, name), namespace, dry_run=dry_run)
-        patched = apply_patch(kind, current, content_type, patch)
+        current = self.get(kind, namespace, name)
+        patched = apply_patch(current, content_type, patch)
         meta.keep_identity(meta.of(patched), current["metadata"])
         write = self.update_status if subresource == "status" else self.update
-        return write(kind, patched, dry_run=dry_run)
+        return write(kind, patched, dry_run=dry_run, manager=manager)
+
+    def apply(
+        self,
+        kind: Kind,
+        namespace: str | None,
+        name: str,
+        applied: Any,
+        *,
+        manager: str,
+        force: bool = False,
+        subresource: str = "",
+        dry_run: bool = False,
+    ) -> Object:
+        """Server-side apply, which also creates; raises 409 for fields that other managers own."""
+        if not isinstance(applied, dict):
+            raise bad_request("error decoding patch: the applied configuration must be an object")
+        meta.check_shape(kind, applied)
+        current = self.find(kind, namespace, name)
+        shape, change = self._shape(kind), self._change(kind, manager, subresource)
+        if current is None:
+            if subresource:
+                raise not_found(kind, name)
+            managed_fields = ssa.created(applied, shape, change)
+            obj = meta.named(applied, name)
+            return self.create(kind, obj, namespace, dry_run=dry_run, managed_fields=managed_fields)
+        merged = ssa.apply(current, meta.named(applied, name), shape, change, force=force)
+        meta.keep_identity(meta.of(merged), current["metadata"])
+        owners = merged["metadata"]["managedFields"]
+
+        def own(old: Object, new: Object) -> None:  # noqa: ARG001  one signature
+            new["metadata"]["managedFields"] = owners
+
+        write = self._update_status if subresource == "status" else self._update
+        return write(kind, merged, dry_run, own)
 
     def delete(
         self,
@@ -213,8 +230,10 @@ class Registry:
         A Pod that is bound to a node (``spec.nodeName``) and not finished is only marked: the kubelet stops
         its processes and then calls this again with a grace period of 0, which removes it.
         """
+        if kind == CUSTOM_RESOURCE_DEFINITION and name in BUILT_IN_NAMES:
+            raise built_in_is_fixed(name, "deleted")
         entry = self._entry(kind, namespace, name)
-        obj = entry.copy()
+        obj = shown_as(kind, entry.copy())
         metadata = obj["metadata"]
         meta.check_preconditions(kind, metadata, uid, resource_version)
         grace = grace_seconds(kind, obj, grace_period_seconds)
@@ -226,7 +245,7 @@ class Registry:
         if dry_run:
             return obj
         if not held and not grace:
-            return self.store.delete(kind, entry.key[0], name).copy()
+            return shown_as(kind, self.store.delete(kind, entry.key[0], name).copy())
         if marked and not shortens_grace(metadata, grace):
             return obj
         metadata["deletionTimestamp"] = timestamp(self._clock() + timedelta(seconds=grace))
@@ -247,14 +266,19 @@ class Registry:
     def _now(self) -> str:
         return timestamp(self._clock())
 
-    def _entry(self, kind: Kind, namespace: str | None, name: str) -> Entry:
-        entry = self.store.get(kind, self._scope(kind, namespace), name)
-        if entry is None:
-            raise not_found(kind, name)
-        return entry
+    def _shape(self, kind: Kind) -> Shape:
+        version = self.kinds.version(kind)
+        return Shape(schema=version.schema if version else {} if kind.is_custom else None)
 
-    def _scope(self, kind: Kind, namespace: str | None) -> str:
-        return (namespace or "") if kind.namespaced else ""
+    def _change(self, kind: Kind, manager: str, subresource: str) -> ssa.Change:
+        return ssa.Change(manager, kind.api_version, subresource, self._now(), kind.has_status)
+
+    def _tracking(self, kind: Kind, manager: str, subresource: str = "") -> Own:
+        def own(old: Object, new: Object) -> None:
+            if "managedFields" in old["metadata"] or "managedFields" in new["metadata"]:
+                ssa.track_update(old, new, self._shape(kind), self._change(kind, manager, subresource))
+
+        return own
 
     def _scope_of(self, kind: Kind, metadata: Mapping[str, Any], namespace: str | None) -> str:
         if not kind.namespaced:
@@ -280,7 +304,7 @@ class Registry:
 
     def _updated(self, kind: Kind, obj: Object) -> tuple[Object, Object]:
         """The wanted object with the server's fields restored, and the stored one."""
-        new = _copied(obj)
+        new = copied(obj)
         meta.check_shape(kind, new)
         new.update(apiVersion=kind.api_version, kind=kind.name)
         metadata = new.get("metadata", {})
@@ -295,25 +319,3 @@ class Registry:
         if "deletionTimestamp" in new["metadata"] and not is_held(kind, new) and not awaits_kubelet(kind, new):
             return self.store.delete(kind, scope, name, new).copy()
         return self.store.update(kind, scope, name, new).copy()
-
-
-def _copied(obj: Object) -> Object:
-    try:
-        # Encoded, as the store will do it: half of a surrogate pair is no text.
-        copied = json.loads(json.dumps(obj, allow_nan=False, ensure_ascii=False).encode())
-    except (TypeError, ValueError, RecursionError) as error:
-        raise bad_request(f"the object provided is unrecognized: {error}") from None
-    if not isinstance(copied, dict):
-        raise bad_request("the object provided is unrecognized (must be of type Object)")
-    return copied
-
-
-def _take(target: Object, source: Object, field: str) -> None:
-    if source.get(field) is not None:
-        target[field] = source[field]
-    else:
-        target.pop(field, None)
-
-
-def _desired(obj: Object) -> Object:
-    return {field: value for field, value in obj.items() if field not in {"metadata", "status"}}

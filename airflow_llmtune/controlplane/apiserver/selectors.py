@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from airflow_llmtune.controlplane.apiserver.errors import bad_request
-from airflow_llmtune.controlplane.apiserver.kinds import EVENT, JOB, NAMESPACE, POD, SECRET, Kind
+from airflow_llmtune.controlplane.apiserver.kinds import EVENT, JOB, NAMESPACE, NODE, POD, SECRET, Kind
 
 Operator = Literal["=", "!=", "in", "notin", "exists", "!"]
 Match = Callable[[Mapping[str, Any]], bool]
@@ -63,7 +63,12 @@ def _requirement(part: str, whole: str) -> Requirement:
 
 # What the API server lets a client select on beside metadata.name and metadata.namespace.
 _SELECTABLE: dict[Kind, tuple[str, ...]] = {
-    POD: ("spec.nodeName", "spec.restartPolicy", "spec.serviceAccountName", "status.phase", "status.podIP"),
+    POD: (
+        *(f"spec.{field}" for field in ("nodeName", "restartPolicy", "schedulerName", "serviceAccountName")),
+        "spec.hostNetwork",
+        *(f"status.{field}" for field in ("phase", "podIP", "nominatedNodeName")),
+    ),
+    NODE: ("spec.unschedulable",),
     JOB: ("status.successful",),
     NAMESPACE: ("status.phase",),
     SECRET: ("type",),
@@ -102,6 +107,7 @@ def _field_term(kind: Kind, part: str) -> FieldTerm:
         "metadata.name",
         *(("metadata.namespace",) if kind.namespaced else ()),
         *_SELECTABLE.get(kind, ()),
+        *kind.selectable,
     )
     if path not in allowed:
         label = f'"{path}" is not a known field selector: only {", ".join(map(repr, allowed))}'
@@ -112,12 +118,22 @@ def _field_term(kind: Kind, part: str) -> FieldTerm:
 def _field(obj: Mapping[str, Any], path: str) -> str:
     if path == "status.successful":
         return str(obj.get("status", {}).get("succeeded", 0))
+    if path in {"spec.unschedulable", "spec.hostNetwork"} and path.split(".")[1] not in obj.get("spec", {}):
+        return "false"
     if path == "source":
         return str(obj.get("source", {}).get("component", ""))
     value: Any = obj
     for step in path.split("."):
         value = value.get(step) if isinstance(value, Mapping) else None
+    if isinstance(value, bool):
+        return str(value).lower()
     return "" if value is None else str(value)
+
+
+def wanted_name(field_selector: str) -> str:
+    """The one name a selector asks for; empty when it asks for more than that."""
+    found = re.fullmatch(r"\s*metadata\.name==?([^=!,]+)", field_selector)
+    return found[1].strip() if found else ""
 
 
 def matcher(kind: Kind, label_selector: str = "", field_selector: str = "") -> Match | None:

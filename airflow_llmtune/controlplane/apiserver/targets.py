@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_llmtune.controlplane.apiserver.errors import bad_request, unknown_resource
-from airflow_llmtune.controlplane.apiserver.kinds import JOB, POD, find_resource
+from airflow_llmtune.controlplane.apiserver.kinds import JOB, POD
 
 if TYPE_CHECKING:
+    from airflow_llmtune.controlplane.apiserver.catalog import KindCatalog
     from airflow_llmtune.controlplane.apiserver.deletion import Propagation
     from airflow_llmtune.controlplane.apiserver.kinds import Kind
 
@@ -27,7 +28,7 @@ class Target:
     subresource: str = ""
 
 
-def parse_target(path: str) -> Target:
+def parse_target(path: str, kinds: KindCatalog) -> Target:
     """``/api/v1/...`` and ``/apis/<group>/<version>/...``; raises the 404 of a real server."""
     segments = path.strip("/").split("/")
     if segments[0] == "api" and len(segments) >= 3:
@@ -42,7 +43,7 @@ def parse_target(path: str) -> Target:
     if len(rest) > 3:
         raise unknown_resource()
     plural, name, subresource = (*rest, "", "")[:3]
-    kind = find_resource(group, version, plural)
+    kind = kinds.find_resource(group, version, plural)
     if kind is None or not _fits(kind, namespace, name, subresource):
         raise unknown_resource()
     return Target(kind, namespace, name, subresource)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from airflow_llmtune.controlplane.apiserver.errors import bad_request, expired
+from airflow_llmtune.controlplane.apiserver.errors import bad_request, expired, too_large_resource_version
+from airflow_llmtune.controlplane.apiserver.versions import raw_as
 from airflow_llmtune.controlplane.store import Change, CompactedError, Entry, Store, Subscription
 
 if TYPE_CHECKING:
@@ -49,18 +51,27 @@ def parse_resource_version(text: str) -> int | None:
     return int(text)
 
 
+def _wake(subscription: weakref.ref[Subscription]) -> None:
+    # Weak: an alarm must not keep a watch alive that nobody reads any more.
+    sleeping = subscription()
+    if sleeping is not None:
+        sleeping.wake()
+
+
 def _line(event_type: EventType, raw: bytes) -> bytes:
     return b'{"type":"%b","object":%b}\n' % (event_type.encode(), raw)
 
 
-def _event(event_type: EventType, change: Change) -> WatchEvent:
-    line = change.lines.get(event_type)
+def _event(kind: Kind, event_type: EventType, change: Change) -> WatchEvent:
+    # All watchers of a version share one line; the version tells apart what a conversion makes of it.
+    shared = f"{event_type} {kind.version}" if kind.converts else event_type
+    line = change.lines.get(shared)
     if line is None:
         entry = change.entry
         if event_type == "DELETED" and not change.deleted and change.previous is not None:
             # It only left the selection: the watcher sees it as it last knew it, at the new version.
-            entry = Entry(entry.key, entry.revision, change.previous.view)
-        line = change.lines[event_type] = _line(event_type, entry.raw)
+            entry = Entry.of(entry.key, entry.revision, change.previous.view)
+        line = change.lines[shared] = _line(event_type, raw_as(kind, entry))
     return WatchEvent(event_type, line)
 
 
@@ -87,10 +98,13 @@ class Watch(AsyncIterator[WatchEvent]):
         self._namespace = namespace
         self._matches = matches
         self._after = parse_resource_version(resource_version)
+        if self._after is not None and self._after > store.revision:
+            raise too_large_resource_version(self._after, store.revision)
         self._bookmarks = bookmarks
         self._timeout_seconds = timeout_seconds
         self._deadline: float | None = None
         self._next_bookmark = 0.0
+        self._alarm: asyncio.TimerHandle | None = None
         self._stopped = False
         self._ready: deque[WatchEvent] = deque()
         initially = self._after is None or send_initial_events
@@ -102,6 +116,7 @@ class Watch(AsyncIterator[WatchEvent]):
         """End the stream; a waiting reader returns at once."""
         self._stopped = True
         self._subscription.wake()
+        self._close()
 
     def __aiter__(self) -> Watch:
         return self
@@ -110,7 +125,7 @@ class Watch(AsyncIterator[WatchEvent]):
         self._start_clocks()
         while not self._ready:
             if self._stopped:
-                self._subscription.close()
+                self._close()
                 raise StopAsyncIteration
             await self._fill()
         return self._ready.popleft()
@@ -130,7 +145,7 @@ class Watch(AsyncIterator[WatchEvent]):
     def _add_initial(self, send_initial_events: bool) -> None:
         for entry in self._store.scan(self._kind, self._namespace):
             if self._sees(entry):
-                self._ready.append(WatchEvent("ADDED", _line("ADDED", entry.raw)))
+                self._ready.append(WatchEvent("ADDED", _line("ADDED", raw_as(self._kind, entry))))
         if send_initial_events and self._bookmarks:
             self._ready.append(self._bookmark({INITIAL_EVENTS_END: "true"}))
 
@@ -153,13 +168,22 @@ class Watch(AsyncIterator[WatchEvent]):
         if ended:
             self._stopped = True
         elif not self._ready:
-            await self._subscription.wait(self._seconds_to_next_alarm(now))
+            self._set_alarm()
+            await self._subscription.wait()
 
-    def _seconds_to_next_alarm(self, now: float) -> float | None:
-        alarms = [alarm - now for alarm in (self._deadline,) if alarm is not None]
-        if self._bookmarks:
-            alarms.append(self._next_bookmark - now)
-        return min(alarms, default=None)
+    def _set_alarm(self) -> None:
+        """Wake up for what is due next. One alarm serves many waits: it moves only when it has gone off."""
+        due = [self._next_bookmark] if self._bookmarks else []
+        if self._deadline is not None:
+            due.append(self._deadline)
+        loop = asyncio.get_running_loop()
+        if due and (self._alarm is None or self._alarm.when() <= loop.time()):
+            self._alarm = loop.call_at(min(due), _wake, weakref.ref(self._subscription))
+
+    def _close(self) -> None:
+        self._subscription.close()
+        if self._alarm is not None:
+            self._alarm.cancel()
 
     def _read_changes(self) -> None:
         try:
@@ -169,7 +193,7 @@ class Watch(AsyncIterator[WatchEvent]):
         for change in changes:
             event_type = self._event_type(change)
             if event_type is not None and (self._after is None or change.revision > self._after):
-                self._ready.append(_event(event_type, change))
+                self._ready.append(_event(self._kind, event_type, change))
 
     def _event_type(self, change: Change) -> EventType | None:
         was_seen = change.previous is not None and self._sees(change.previous)

@@ -28,7 +28,7 @@ def set_condition(
 ) -> None:
     """Nothing changes, not even message and time, when status and reason are the same as before."""
     old = find_condition(obj, type_)
-    if old is not None and (old["status"], old["reason"]) == (status, reason):
+    if old is not None and (old["status"], old.get("reason", "")) == (status, reason):
         return
     conditions = obj.setdefault("status", {}).setdefault("conditions", [])
     if old is not None:
@@ -41,7 +41,7 @@ def set_condition(
             "reason": reason,
             "message": message,
             "lastUpdateTime": now,
-            "lastTransitionTime": old["lastTransitionTime"] if old and same_status else now,
+            "lastTransitionTime": old.get("lastTransitionTime", now) if old and same_status else now,
         }
     )
 
@@ -55,4 +55,4 @@ def set_false(obj: dict[str, Any], type_: str, now: str) -> None:
     """Flip a condition that is there to ``False``, keeping its reason and message."""
     old = find_condition(obj, type_)
     if old is not None:
-        set_condition(obj, type_, old["reason"], old["message"], now, status="False")
+        set_condition(obj, type_, old.get("reason", ""), old.get("message", ""), now, status="False")

@@ -8,7 +8,10 @@ present, as in a cluster, where the collector waits until it can look the kind u
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import logging
+import time
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +20,8 @@ from airflow_llmtune.controlplane.apiserver.deletion import (
     ORPHAN_FINALIZER,
     Propagation,
 )
-from airflow_llmtune.controlplane.apiserver.kinds import KINDS, Kind, find_kind
+from airflow_llmtune.controlplane.apiserver.errors import ApiError
+from airflow_llmtune.controlplane.apiserver.kinds import CUSTOM_RESOURCE_DEFINITION, Kind
 from airflow_llmtune.controlplane.apiserver.patch import MERGE
 from airflow_llmtune.controlplane.store import CompactedError, Entry, Subscription
 
@@ -28,6 +32,11 @@ if TYPE_CHECKING:
 
 _Id = tuple[Kind, str, str]
 """Kind, namespace and name."""
+
+_PORTION = 50
+_FIRST_RETRY_SECONDS = 0.05
+_LONGEST_RETRY_SECONDS = 60.0
+_MOST_DOUBLINGS = 20
 
 log = logging.getLogger(__name__)
 
@@ -43,51 +52,77 @@ class GarbageCollector:
         self._owners: dict[_Id, dict[str, _Id | None]] = {}
         """For each dependent its owners, by uid."""
         self._dirty: dict[_Id, None] = {}
+        self._retries: dict[_Id, tuple[int, float]] = {}
+        """Failures so far, and when to try again."""
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            self.collect()
-            await self._wake.wait()
+            while self._read():
+                self._process_some()
+                await asyncio.sleep(0)  # A large family goes in portions, so that requests are answered meanwhile.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), self._seconds_to_retry())
 
     def collect(self) -> None:
         """Work until nothing is left to do."""
         while self._read():
-            pending = list(self._dirty)
-            self._dirty.clear()
-            for identity in pending:
-                try:
-                    self._process(identity)
-                except Exception as error:  # noqa: BLE001  one odd object must not keep all others from going
-                    kind, namespace, name = identity
-                    log.warning("collecting %s %s/%s failed: %s", kind.name, namespace, name, error)
+            self._process_some()
+
+    def _process_some(self) -> None:
+        for identity in list(itertools.islice(self._dirty, _PORTION)):
+            del self._dirty[identity]
+            try:
+                self._process(identity)
+            except Exception as error:  # noqa: BLE001  one odd object must not keep all others from going
+                self._retry_later(identity, error)
+            else:
+                self._retries.pop(identity, None)
+
+    def _retry_later(self, identity: _Id, error: Exception) -> None:
+        failures = self._retries.get(identity, (0, 0.0))[0] + 1
+        delay = min(_FIRST_RETRY_SECONDS * 2 ** min(failures, _MOST_DOUBLINGS), _LONGEST_RETRY_SECONDS)
+        self._retries[identity] = (failures, time.monotonic() + delay)
+        # A conflict is how optimistic locking says "read again": no fault, so no log line.
+        if not (isinstance(error, ApiError) and error.reason == "Conflict"):
+            kind, namespace, name = identity
+            log.warning("collecting %s %s/%s failed: %s", kind.name, namespace, name, error)
+
+    def _seconds_to_retry(self) -> float | None:
+        now = time.monotonic()
+        return min((max(0.0, due - now) for _, due in self._retries.values()), default=None)
 
     def _read(self) -> bool:
         """Bring the index up to date; whether there is something to look at."""
         self._wake.clear()
+        kinds_changed = not self._subscriptions
         try:
-            if not self._subscriptions:
-                raise CompactedError(0, 0)
             for kind, subscription in self._subscriptions.items():
                 for change in subscription.read():
                     self._note(kind, change.entry, deleted=change.deleted)
+                    kinds_changed |= kind == CUSTOM_RESOURCE_DEFINITION
+            if kinds_changed:
+                self._start_afresh()
         except CompactedError:
             self._start_afresh()
+        now = time.monotonic()
+        self._dirty.update(dict.fromkeys(one for one, (_, due) in self._retries.items() if due <= now))
         return bool(self._dirty)
 
     def _start_afresh(self) -> None:
         self._dependents.clear()
         self._owners.clear()
         store = self._registry.store
-        self._subscriptions = {kind: store.subscribe(kind, wake=self._wake) for kind in KINDS}
-        for kind in KINDS:
+        kinds = self._registry.kinds.resources()
+        self._subscriptions = {kind: store.subscribe(kind, wake=self._wake) for kind in kinds}
+        for kind in kinds:
             for entry in store.scan(kind):
                 self._note(kind, entry, deleted=False)
 
     def _note(self, kind: Kind, entry: Entry, *, deleted: bool) -> None:
         identity = (kind, *entry.key)
         metadata = entry.view["metadata"]
-        owners = {} if deleted else _owners(entry)
+        owners = {} if deleted else self._owners_in(entry)
         for uid, owner in self._owners.pop(identity, {}).items():
             if uid not in owners:
                 self._unlink(uid, owner, identity)
@@ -137,7 +172,7 @@ class GarbageCollector:
 
     def _owner_state(self, identity: _Id, reference: Mapping[str, Any]) -> str:
         """``present``, ``absent``, or ``waiting`` in a foreground deletion for its dependents to go."""
-        owner_id = _identify(reference, identity[1])
+        owner_id = self._identify(reference, identity[1])
         if owner_id is None:
             return "present"
         entry = self._registry.store.get(*owner_id)
@@ -183,15 +218,13 @@ class GarbageCollector:
     def _patch_metadata(self, identity: _Id, change: dict[str, Any]) -> None:
         self._registry.patch(*identity, MERGE, {"metadata": change})
 
+    def _identify(self, reference: Mapping[str, Any], namespace: str) -> _Id | None:
+        """The owner a reference points to: in the dependent's namespace, or cluster-scoped."""
+        kind = self._registry.kinds.find(reference["apiVersion"], reference["kind"])
+        if kind is None:
+            return None
+        return (kind, namespace if kind.namespaced else "", reference["name"])
 
-def _identify(reference: Mapping[str, Any], namespace: str) -> _Id | None:
-    """The owner a reference points to: in the dependent's namespace, or cluster-scoped."""
-    kind = find_kind(reference["apiVersion"], reference["kind"])
-    if kind is None:
-        return None
-    return (kind, namespace if kind.namespaced else "", reference["name"])
-
-
-def _owners(entry: Entry) -> dict[str, _Id | None]:
-    references = entry.view["metadata"].get("ownerReferences") or []
-    return {reference["uid"]: _identify(reference, entry.key[0]) for reference in references}
+    def _owners_in(self, entry: Entry) -> dict[str, _Id | None]:
+        references = entry.view["metadata"].get("ownerReferences") or []
+        return {reference["uid"]: self._identify(reference, entry.key[0]) for reference in references}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from airflow_llmtune.controlplane.apiserver.kinds import Kind
@@ -26,6 +26,14 @@ def pod_from_template(
     if metadata.get("annotations"):
         pod["metadata"]["annotations"] = dict(metadata["annotations"])
     return pod
+
+
+def add_environment(spec: Mapping[str, Any], variables: Sequence[Mapping[str, Any]]) -> None:
+    """To every container, also the initial ones; a variable that a container has already is left to it."""
+    for container in [*(spec.get("initContainers") or ()), *spec["containers"]]:
+        own = container.get("env") or []
+        taken = {variable["name"] for variable in own}
+        container["env"] = [*own, *(variable for variable in variables if variable["name"] not in taken)]
 
 
 def phase(pod: Mapping[str, Any]) -> str:

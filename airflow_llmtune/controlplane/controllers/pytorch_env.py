@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,8 @@ PORT_NAME = "pytorchjob-port"
 
 _LABEL_PREFIX = "training.kubeflow.org/"
 _OPERATOR_NAME = "pytorchjob-controller"
+
+JOB_NAME = f"{_LABEL_PREFIX}job-name"
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ def replicas(job: Mapping[str, Any]) -> list[Replica]:
 
 
 def job_labels(job_name: str) -> dict[str, str]:
-    return {f"{_LABEL_PREFIX}job-name": job_name, f"{_LABEL_PREFIX}operator-name": _OPERATOR_NAME}
+    return {JOB_NAME: job_name, f"{_LABEL_PREFIX}operator-name": _OPERATOR_NAME}
 
 
 def replica_labels(job: Mapping[str, Any], replica: Replica) -> dict[str, str]:
@@ -57,55 +60,79 @@ def type_selector(job_name: str, replica_type: str) -> str:
     return ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
 
 
+def with_defaults(job: dict[str, Any]) -> dict[str, Any]:
+    """A copy with what the operator assumes where nothing is said; it never writes that back.
+
+    It also adds its port to the ``pytorch`` container, which is left out here: the controller picks a free one.
+    """
+    job = copy.deepcopy(job)
+    spec = job["spec"]
+    policy = spec.setdefault("runPolicy", {})
+    policy.setdefault("cleanPodPolicy", "None")
+    for replica in spec["pytorchReplicaSpecs"].values():
+        replica.setdefault("replicas", 1)
+        replica.setdefault("restartPolicy", "OnFailure")
+    elastic = spec.get("elasticPolicy")
+    if elastic is not None:
+        most = elastic.get("maxReplicas", elastic.get("minReplicas", spec["pytorchReplicaSpecs"]["Worker"]["replicas"]))
+        elastic.setdefault("minReplicas", most)
+        elastic.setdefault("maxReplicas", most)
+    if elastic is None or "nProcPerNode" not in elastic:
+        spec.setdefault("nprocPerNode", "auto")
+    return job
+
+
 def declared_port(job: Mapping[str, Any]) -> int | None:
-    """The port that a container names ``pytorchjob-port``."""
+    """The port that a ``pytorch`` container names ``pytorchjob-port``."""
     for spec in job["spec"]["pytorchReplicaSpecs"].values():
         for container in spec["template"]["spec"]["containers"]:
             for port in container.get("ports") or ():
-                if port.get("name") == PORT_NAME:
+                if container["name"] == CONTAINER_NAME and port.get("name") == PORT_NAME:
                     return int(port["containerPort"])
     return None
 
 
 def environment(job: Mapping[str, Any], replica: Replica, port: int) -> list[dict[str, str]]:
-    """Variables added to every container, in the order of the operator."""
+    """Variables added to every container, in the order of the operator; ``job`` has its defaults.
+
+    One that a container has already is there twice then, and the kubelet takes the later: the operator's.
+    """
     spec, name = job["spec"], job["metadata"]["name"]
-    elastic = spec.get("elasticPolicy")
-    processes = str((elastic or {}).get("nProcPerNode") or spec.get("nprocPerNode") or "auto")
-    nodes = len(replicas(job))
-    values = {"PYTHONUNBUFFERED": "1", "PET_NPROC_PER_NODE": processes}
-    if elastic:
-        values |= _elastic(name, elastic, nodes, port)
-    else:
-        per_node = int(processes) if processes.isdigit() else 1
+    nodes, processes = len(replicas(job)), spec.get("nprocPerNode")
+    values = {"PYTHONUNBUFFERED": "1"}
+    if "Master" in spec["pytorchReplicaSpecs"]:
+        per_node = int(processes) if processes is not None and processes.isdigit() else 1
+        address = replica_name(name, "Master", 0)
         values |= {
             "MASTER_PORT": str(port),
             "PET_MASTER_PORT": str(port),
+            "MASTER_ADDR": address,
+            "PET_MASTER_ADDR": address,
             "WORLD_SIZE": str(nodes * per_node),
             "RANK": str(replica.rank),
             "PET_NODE_RANK": str(replica.rank),
-            "PET_NNODES": str(nodes),
         }
-    if "Master" in spec["pytorchReplicaSpecs"]:
-        address = replica_name(name, "Master", 0)
-        values |= {"MASTER_ADDR": address, "PET_MASTER_ADDR": address}
+    if processes is not None:
+        values["PET_NPROC_PER_NODE"] = processes
+    elastic = spec.get("elasticPolicy")
+    values |= {"PET_NNODES": str(nodes)} if elastic is None else _elastic(name, elastic, port)
     return [{"name": key, "value": value} for key, value in values.items()]
 
 
-def _elastic(name: str, policy: Mapping[str, Any], nodes: int, port: int) -> dict[str, str]:
-    least, most = policy.get("minReplicas", nodes), policy.get("maxReplicas", nodes)
+def _elastic(name: str, policy: Mapping[str, Any], port: int) -> dict[str, str]:
     host = policy.get("rdzvHost") or replica_name(name, "Worker", 0)
     values = {
-        "PET_NNODES": f"{least}:{most}",
         "PET_RDZV_ENDPOINT": f"{host}:{policy.get('rdzvPort') or port}",
         "PET_RDZV_BACKEND": str(policy.get("rdzvBackend") or "c10d"),
+        "PET_NNODES": f"{policy['minReplicas']}:{policy['maxReplicas']}",
     }
-    if policy.get("maxRestarts") is not None:
-        values["PET_MAX_RESTARTS"] = str(policy["maxRestarts"])
+    for field, variable in (("maxRestarts", "PET_MAX_RESTARTS"), ("nProcPerNode", "PET_NPROC_PER_NODE")):
+        if policy.get(field) is not None:
+            values[variable] = str(policy[field])
     if policy.get("rdzvId"):
         values["PET_RDZV_ID"] = policy["rdzvId"]
     if policy.get("rdzvConf"):
-        values["PET_RDZV_CONF"] = ",".join(f"{one['key']}={one['value']}" for one in policy["rdzvConf"])
+        values["PET_RDZV_CONF"] = ",".join(f"{one.get('key', '')}={one.get('value', '')}" for one in policy["rdzvConf"])
     if policy.get("standalone"):
         values["PET_STANDALONE"] = ""
     return values

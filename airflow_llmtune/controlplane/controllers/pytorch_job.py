@@ -7,27 +7,33 @@ always 23456 but a free one, chosen once per job and kept in its Services, unles
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING, Any
 
+from airflow_llmtune.controlplane.apiserver.errors import ApiError
 from airflow_llmtune.controlplane.apiserver.kinds import POD, PYTORCH_JOB, SERVICE
 from airflow_llmtune.controlplane.clock import Clock
 from airflow_llmtune.controlplane.controllers import pytorch_job_plan
+from airflow_llmtune.controlplane.controllers.children import children
+from airflow_llmtune.controlplane.controllers.loopback_port import free_port
 from airflow_llmtune.controlplane.controllers.pod_template import pod_from_template
 from airflow_llmtune.controlplane.controllers.pytorch_env import (
+    JOB_NAME,
     PORT_NAME,
     Replica,
     declared_port,
     environment,
-    job_labels,
     replica_labels,
     replica_name,
     replicas,
+    with_defaults,
 )
+from airflow_llmtune.controlplane.controllers.retry import RetryDelays
 from airflow_llmtune.controlplane.controllers.runtime import Controller, is_controlled_by, owner_reference
 
 if TYPE_CHECKING:
     from airflow_llmtune.controlplane.apiserver.registry import Registry
+
+CONTROLLER_NAME = "kubeflow.org/training-operator"
 
 
 class PyTorchJobController(Controller):
@@ -37,13 +43,15 @@ class PyTorchJobController(Controller):
     def __init__(self, registry: Registry, clock: Clock) -> None:
         super().__init__(registry)
         self._clock = clock
+        self._retries = RetryDelays()
 
     async def reconcile(self, namespace: str, name: str) -> float | None:
         job = self.registry.find(PYTORCH_JOB, namespace, name)
         if job is None or "deletionTimestamp" in job["metadata"]:
             return None
-        selector = ",".join(f"{key}={value}" for key, value in job_labels(name).items())
-        pods, _ = self.registry.list(POD, namespace, label_selector=selector)
+        if (job["spec"].get("runPolicy") or {}).get("managedBy", CONTROLLER_NAME) != CONTROLLER_NAME:
+            return None
+        pods = children(self.registry, POD, namespace, name, JOB_NAME)
         owned = [pod for pod in pods if is_controlled_by(pod, job)]
         plan = pytorch_job_plan.plan(job, owned, self._clock())
         self._carry_out(job, plan)
@@ -55,17 +63,30 @@ class PyTorchJobController(Controller):
             job = self.registry.update_status(PYTORCH_JOB, {**job, "status": plan.status})
         for pod_name in plan.delete:
             self.registry.delete(POD, namespace, pod_name)
-            if pytorch_job_plan.is_job_finished(job):
-                self._delete_service(namespace, pod_name)
-        if plan.create:
-            port = self._port(job)
-            for replica in plan.create:
-                self._create_service(job, replica, port)
-                self._create_pod(job, replica, port)
+            self.registry.record_event(job, "Normal", "SuccessfulDeletePod", f"Deleted pod: {pod_name}")
+            if plan.delete_services:
+                self._delete_service(job, pod_name)
+        self._create(job, plan)
         for event in plan.events:
             self.registry.record_event(job, *event)
         if plan.delete_job:
             self.registry.delete(PYTORCH_JOB, namespace, name)
+
+    def _create(self, job: dict[str, Any], plan: pytorch_job_plan.PyTorchJobPlan) -> None:
+        """Stops at the first pod that is refused, for instance by Katib's webhook."""
+        if not plan.create:
+            return
+        uid, port = job["metadata"]["uid"], self._port(job)
+        try:
+            for replica in plan.create:
+                self._create_service(job, replica, port)
+                self._create_pod(job, replica, port)
+        except ApiError as error:
+            self.registry.record_event(job, "Warning", "FailedCreatePod", f"Error creating: {error}")
+            delay = self._retries.after_failure(uid)
+            plan.look_again_seconds = min(delay, plan.look_again_seconds or delay)
+        else:
+            self._retries.after_success(uid)
 
     def _port(self, job: dict[str, Any]) -> int:
         """The job's rendezvous port; any of its Services remembers it."""
@@ -77,7 +98,7 @@ class PyTorchJobController(Controller):
             service = self.registry.find(SERVICE, namespace, replica_name(name, replica.type, replica.index))
             if service is not None:
                 return int(service["spec"]["ports"][0]["port"])
-        return _free_port()
+        return free_port()
 
     def _create_service(self, job: dict[str, Any], replica: Replica, port: int) -> None:
         metadata = job["metadata"]
@@ -99,33 +120,27 @@ class PyTorchJobController(Controller):
             },
         }
         self.registry.create(SERVICE, service)
+        self.registry.record_event(job, "Normal", "SuccessfulCreateService", f"Created service: {name}")
 
-    def _delete_service(self, namespace: str, name: str) -> None:
+    def _delete_service(self, job: dict[str, Any], name: str) -> None:
+        namespace = job["metadata"]["namespace"]
         if self.registry.find(SERVICE, namespace, name) is not None:
             self.registry.delete(SERVICE, namespace, name)
+            self.registry.record_event(job, "Normal", "SuccessfulDeleteService", f"Deleted service: {name}")
 
     def _create_pod(self, job: dict[str, Any], replica: Replica, port: int) -> None:
-        spec = job["spec"]["pytorchReplicaSpecs"][replica.type]
+        spec = with_defaults(job)["spec"]["pytorchReplicaSpecs"][replica.type]
         pod = pod_from_template(PYTORCH_JOB, job, spec["template"], replica_labels(job, replica))
         pod["metadata"]["name"] = replica_name(job["metadata"]["name"], replica.type, replica.index)
+        if "restartPolicy" in pod["spec"]:
+            text = "Restart policy in pod template will be overwritten by restart policy in replica spec"
+            self.registry.record_event(job, "Warning", "SettedPodTemplateRestartPolicy", text)
         # Under ExitCode the operator itself decides about a new pod, so the kubelet must not restart.
-        policy = spec.get("restartPolicy", "OnFailure")
+        policy = spec["restartPolicy"]
         pod["spec"]["restartPolicy"] = "Never" if policy == "ExitCode" else policy
-        added = environment(job, replica, port)
+        added = environment(with_defaults(job), replica, port)
         for container in pod["spec"]["containers"]:
-            taken = {variable["name"] for variable in container.get("env") or ()}
-            container["env"] = [
-                *(container.get("env") or ()),
-                *(variable for variable in added if variable["name"] not in taken),
-            ]
+            container["env"] = [*(container.get("env") or ()), *added]
         created = self.registry.create(POD, pod)
         message = f"Created pod: {created['metadata']['name']}"
         self.registry.record_event(job, "Normal", "SuccessfulCreatePod", message)
-
-
-def _free_port() -> int:
-    """A port nobody listens on now; it may be taken before the master binds it, as any port chosen ahead."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -7,11 +7,11 @@ import contextlib
 import logging
 from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_llmtune.controlplane.apiserver.errors import ApiError
-from airflow_llmtune.controlplane.apiserver.kinds import Kind
+from airflow_llmtune.controlplane.apiserver.kinds import CUSTOM_RESOURCE_DEFINITION, Kind
 
 if TYPE_CHECKING:
     from airflow_llmtune.controlplane.apiserver.registry import Registry
@@ -31,6 +31,10 @@ class Controller(ABC):
 
     kind: ClassVar[Kind]
     owns: ClassVar[tuple[Kind, ...]] = ()
+    owns_custom: ClassVar[bool] = False
+    """Whether what it owns may also be of any kind that a CustomResourceDefinition makes."""
+    failure_prefix: ClassVar[str] = ""
+    """What its event says before the error."""
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
@@ -137,7 +141,7 @@ class _Worker:
         obj = controller.registry.find(controller.kind, *key)
         if obj is not None:
             with contextlib.suppress(ApiError):
-                controller.registry.record_event(obj, "Warning", "ReconcileError", str(error))
+                controller.registry.record_event(obj, "Warning", "ReconcileError", f"{controller.failure_prefix}{error}")
 
     def _requeue(self, key: Key, delay: float | None) -> None:
         timer = self._timers.pop(key, None)
@@ -162,15 +166,33 @@ class Manager:
 
     async def run(self) -> None:
         """Until cancelled."""
+        following: set[Kind] = set()
         try:
             async with asyncio.TaskGroup() as group:
-                for kind in self._kinds():
-                    group.create_task(self._follow(kind))
+                async for _ in self._changes_of_kinds():
+                    for kind in self._kinds():
+                        if kind not in following:
+                            following.add(kind)
+                            group.create_task(self._follow(kind))
         finally:
             await asyncio.gather(*(worker.stop() for worker in self._workers.values()))
 
+    async def _changes_of_kinds(self) -> AsyncIterator[None]:
+        """Once at the start and after each change of a CustomResourceDefinition."""
+        while True:
+            watch = self._registry.watch(CUSTOM_RESOURCE_DEFINITION, resource_version=self._registry.resource_version)
+            yield
+            try:
+                async for _ in watch:
+                    yield
+            except ApiError as error:
+                if error.code != 410:
+                    raise
+
     def _kinds(self) -> list[Kind]:
         wanted = {kind: None for each in self._controllers for kind in (each.kind, *each.owns)}
+        if any(each.owns_custom for each in self._controllers):
+            wanted |= dict.fromkeys(self._registry.kinds.custom())
         return list(wanted)
 
     async def _follow(self, kind: Kind) -> None:
@@ -185,15 +207,21 @@ class Manager:
                 if error.code != 410:
                     raise
 
+    def _followers(self, kind: Kind) -> list[Controller]:
+        custom = self._registry.kinds.version(kind) is not None
+        return [
+            each
+            for each in self._controllers
+            if kind == each.kind or kind in each.owns or (custom and each.owns_custom)
+        ]
+
     def _enqueue_all(self, kind: Kind) -> None:
         """All objects of the controllers that follow this kind: one that is gone cannot tell its owner any more."""
-        for controller in self._controllers:
-            if kind == controller.kind or kind in controller.owns:
-                for entry in self._registry.entries(controller.kind):
-                    self._workers[id(controller)].enqueue(entry.key)
+        for controller in self._followers(kind):
+            for entry in self._registry.entries(controller.kind):
+                self._workers[id(controller)].enqueue(entry.key)
 
     def _enqueue(self, kind: Kind, obj: dict[str, Any]) -> None:
-        for controller in self._controllers:
-            if kind == controller.kind or kind in controller.owns:
-                for key in controller.keys_for(kind, obj):
-                    self._workers[id(controller)].enqueue(key)
+        for controller in self._followers(kind):
+            for key in controller.keys_for(kind, obj):
+                self._workers[id(controller)].enqueue(key)

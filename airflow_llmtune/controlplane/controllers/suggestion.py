@@ -1,129 +1,188 @@
 """The Suggestion controller: draws as many parameter sets as are requested.
 
-Differs from Katib: the algorithm runs in this process, so there is no Deployment, Service or gRPC; the
-conditions are set as if one were there and ready at once.
+Differs from Katib: the algorithm runs in this process, so nothing has to be waited for and no gRPC is spoken; the
+objects of the service are there all the same, and the conditions come in the same order.
 """
 
 from __future__ import annotations
 
 import asyncio
 import copy
-import random
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_llmtune.controlplane.algorithms import catalog, search_space
-from airflow_llmtune.controlplane.algorithms.request import PastTrial, SearchAlgorithm, SearchRequest
-from airflow_llmtune.controlplane.apiserver.kinds import EXPERIMENT, SUGGESTION, TRIAL
+from airflow_llmtune.controlplane.algorithms import catalog, median_stop
+from airflow_llmtune.controlplane.algorithms.request import Reply, SearchAlgorithm
+from airflow_llmtune.controlplane.algorithms.search_space import InvalidSettingsError
+from airflow_llmtune.controlplane.apiserver.kinds import EXPERIMENT, SUGGESTION, TRIAL, Kind
 from airflow_llmtune.controlplane.clock import Clock, timestamp
-from airflow_llmtune.controlplane.controllers import suggestion_status
+from airflow_llmtune.controlplane.controllers import (
+    early_stopping,
+    population_volume,
+    suggestion_search,
+    suggestion_status,
+    suggestion_workload,
+)
 from airflow_llmtune.controlplane.controllers.conditions import has_condition
 from airflow_llmtune.controlplane.controllers.experiment_plan import EXPERIMENT_LABEL
-from airflow_llmtune.controlplane.controllers.observation import trial_number
-from airflow_llmtune.controlplane.controllers.runtime import Controller
+from airflow_llmtune.controlplane.controllers.runtime import Controller, Key, is_left_behind
 
 if TYPE_CHECKING:
     from airflow_llmtune.controlplane.apiserver.registry import Registry
+    from airflow_llmtune.controlplane.db_manager import DBManager
 
-_SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
-_SUFFIX_LENGTH = 8
-
-_ENDED_BADLY = ("Failed", "Killed", "MetricsUnavailable")
+Object = dict[str, Any]
 
 
 class ShortfallError(Exception):
-    """The algorithm has fewer parameter sets left than are requested."""
+    """Strict: the algorithm has fewer parameter sets than are requested."""
 
 
 class SuggestionController(Controller):
-    kind = SUGGESTION
+    """``volumes`` is where the kubelet keeps what persistent volume claims hold."""
 
-    def __init__(self, registry: Registry, clock: Clock) -> None:
+    kind = SUGGESTION
+    owns = (TRIAL, *suggestion_workload.KINDS)
+
+    def __init__(
+        self, registry: Registry, clock: Clock, db_manager: DBManager, volumes: Path, *, strict: bool = False
+    ) -> None:
         super().__init__(registry)
         self._clock = clock
+        self._db_manager = db_manager
+        self._volumes = volumes
+        self._strict = strict
+        self._algorithms: dict[str, SearchAlgorithm] = {}
+
+    def keys_for(self, kind: Kind, obj: Object) -> Iterable[Key]:
+        """A Trial's end may be what an algorithm waits for that has given less than was requested."""
+        if kind != TRIAL:
+            return super().keys_for(kind, obj)
+        name = (obj["metadata"].get("labels") or {}).get(EXPERIMENT_LABEL, "")
+        key = (obj["metadata"]["namespace"], name)
+        entry = self.registry.store.get(SUGGESTION, *key)
+        return [key] if entry is not None and _missing(entry.view) > 0 else []
 
     async def reconcile(self, namespace: str, name: str) -> float | None:
         suggestion = self.registry.find(SUGGESTION, namespace, name)
-        if suggestion is None or suggestion_status.is_completed(suggestion):
-            return None
-        algorithm = await asyncio.to_thread(catalog.load, suggestion["spec"]["algorithm"]["algorithmName"])
         experiment = self.registry.find(EXPERIMENT, namespace, name)
-        if experiment is None:
+        if suggestion is None or experiment is None or is_left_behind(suggestion, experiment):
+            return None
+        if "deletionTimestamp" in suggestion["metadata"]:
+            return None  # Its objects are going, and must not come back.
+        if suggestion_status.is_completed(suggestion):
+            if has_condition(suggestion, "Succeeded"):
+                suggestion_workload.remove(self.registry, suggestion)
             return None
         before = copy.deepcopy(suggestion.get("status"))
-        self._advance(suggestion, experiment, algorithm)
-        if suggestion.get("status") != before:
-            self.registry.update_status(SUGGESTION, suggestion)
+        try:
+            await self._advance(suggestion, experiment)
+        except Exception:
+            self._write_conditions(suggestion, before)
+            raise
+        if suggestion["status"] != before:
+            self._write(suggestion, before)
         return None
 
-    def _advance(self, suggestion: dict[str, Any], experiment: dict[str, Any], algorithm: SearchAlgorithm) -> None:
+    async def _advance(self, suggestion: Object, experiment: Object) -> None:
+        """One step; its write brings us back for the next."""
         now = timestamp(self._clock())
-        suggestion_status.mark_created(suggestion, now)
-        suggestion_status.mark_ready(suggestion, now)
-        try:
-            request = self._search_request(suggestion, experiment)
-            if not has_condition(suggestion, "Running"):
-                algorithm.validate(request)
-        except search_space.InvalidSettingsError as error:
-            suggestion_status.mark_invalid(suggestion, str(error), now)
+        if not has_condition(suggestion, "Created"):
+            suggestion_status.mark_created(suggestion, now)
+        elif not suggestion_workload.ensure(self.registry, suggestion):
+            suggestion_status.mark_not_ready(suggestion, now)
+        else:
+            suggestion_status.mark_ready(suggestion, now)
+            await self._search(suggestion, experiment, now)
+
+    async def _search(self, suggestion: Object, experiment: Object, now: str) -> None:
+        if has_condition(suggestion, "Running") and _missing(suggestion) <= 0:
             return
-        suggestion_status.mark_running(suggestion, now)
-        _draw(suggestion, algorithm, request)
+        algorithm = await self._algorithm(suggestion["spec"]["algorithm"]["algorithmName"])
+        trials = self._trials(suggestion, experiment)
+        if not has_condition(suggestion, "Running"):
+            if not await self._is_valid(suggestion, experiment, algorithm, now):
+                return
+            suggestion_status.mark_running(suggestion, now)
+        if _missing(suggestion) > 0:
+            await self._draw(suggestion, experiment, algorithm, trials)
 
-    def _search_request(self, suggestion: dict[str, Any], experiment: dict[str, Any]) -> SearchRequest:
-        spec = experiment["spec"]
-        settings = suggestion["spec"]["algorithm"].get("algorithmSettings") or []
-        return SearchRequest(
-            space=search_space.parse(spec.get("parameters", ())),
-            minimize=spec["objective"]["type"] == "minimize",
-            settings={setting["name"]: setting["value"] for setting in settings},
-            past=self._past(suggestion, experiment),
-            max_trial_count=spec.get("maxTrialCount"),
-            experiment_uid=experiment["metadata"]["uid"],
-        )
+    async def _algorithm(self, name: str) -> SearchAlgorithm:
+        if name not in self._algorithms:
+            self._algorithms[name] = await asyncio.to_thread(catalog.load, name)
+        return self._algorithms[name]
 
-    def _past(self, suggestion: dict[str, Any], experiment: dict[str, Any]) -> list[PastTrial]:
-        """Everything suggested so far; a parameter set without a Trial is about to run.
+    async def _is_valid(self, suggestion: Object, experiment: Object, algorithm: SearchAlgorithm, now: str) -> bool:
+        """Asked once, before the search begins and when it begins again."""
+        call = "ValidateAlgorithmSettings"
+        try:
+            settings = suggestion_search.own_settings(suggestion)
+            request = suggestion_search.search_request(suggestion, experiment, (), settings, strict=self._strict)
+            await asyncio.to_thread(algorithm.validate, request)
+            call = "ValidateEarlyStoppingSettings"
+            median_stop.validate(early_stopping.settings_of(suggestion))
+        except InvalidSettingsError as error:
+            suggestion_status.mark_invalid(suggestion, call, str(error), now)
+            return False
+        return True
 
-        Differs from Katib: Trials are looked up in the Experiment's own namespace only.
-        """
+    def _trials(self, suggestion: Object, experiment: Object) -> list[Object]:
+        """Differs from Katib unless strict: there also those of an Experiment of the same name in another namespace."""
         metadata = experiment["metadata"]
-        selector = f"{EXPERIMENT_LABEL}={metadata['name']}"
-        trials, _ = self.registry.list(TRIAL, metadata["namespace"], label_selector=selector)
-        by_name = {trial["metadata"]["name"]: trial for trial in trials}
-        return [
-            _past_trial(one, by_name.get(one["name"]), experiment["spec"]["objective"])
-            for one in suggestion.get("status", {}).get("suggestions", ())
-        ]
+        if self._strict:
+            return self.registry.list(TRIAL, label_selector=f"{EXPERIMENT_LABEL}={metadata['name']}")[0]
+        names = [one["name"] for one in suggestion["status"].get("suggestions", ())]
+        # By name: there may be thousands of others.
+        found = [self.registry.find(TRIAL, metadata["namespace"], name) for name in names]
+        return [trial for trial in found if trial is not None]
+
+    async def _draw(
+        self, suggestion: Object, experiment: Object, algorithm: SearchAlgorithm, trials: list[Object]
+    ) -> None:
+        missing, objective = _missing(suggestion), experiment["spec"]["objective"]
+        settings = suggestion_search.overlaid_settings(suggestion)
+        request = suggestion_search.search_request(suggestion, experiment, trials, settings, strict=self._strict)
+        reply = await asyncio.to_thread(algorithm.suggest, request, missing)
+        if self._strict and len(reply.suggested) != missing:
+            raise ShortfallError("The response contains unexpected trials")
+        rules = early_stopping.rules_for(suggestion, objective, trials, self._db_manager, strict=self._strict)
+        await self._prepare_volume(suggestion, reply)
+        status = suggestion["status"]
+        made = suggestion_search.assignments_of(suggestion, reply.suggested, rules)
+        if made:
+            status["suggestions"] = [*status.get("suggestions", ()), *made]
+            status["suggestionCount"] = len(status["suggestions"])
+        suggestion_status.keep_settings(suggestion, reply.state, ended=reply.ended and not self._strict)
+
+    async def _prepare_volume(self, suggestion: Object, reply: Reply) -> None:
+        metadata, spec = suggestion["metadata"], suggestion["spec"]
+        if spec["algorithm"]["algorithmName"] == "pbt":
+            claim = self._volumes / metadata["namespace"] / suggestion_workload.name_of(suggestion)
+            await asyncio.to_thread(population_volume.prepare, claim / metadata["name"], reply.suggested)
+
+    def _write(self, suggestion: Object, before: Object | None) -> None:
+        """While the algorithm was at work more may have been requested; nothing else may have changed."""
+        fresh = self.registry.find(SUGGESTION, suggestion["metadata"]["namespace"], suggestion["metadata"]["name"])
+        if fresh is not None and fresh.get("status") == before and _is_the_same(fresh, suggestion):
+            suggestion["metadata"]["resourceVersion"] = fresh["metadata"]["resourceVersion"]
+        self.registry.update_status(SUGGESTION, suggestion)
+
+    def _write_conditions(self, suggestion: Object, before: Object | None) -> None:
+        """What was reached stands although the step failed; all else will be made again."""
+        status = {**(before or {}), "conditions": suggestion.get("status", {}).get("conditions", [])}
+        if status != before:
+            self._write({**suggestion, "status": status}, before)
 
 
-def _past_trial(suggested: dict[str, Any], trial: dict[str, Any] | None, objective: dict[str, Any]) -> PastTrial:
-    assignments = {one["name"]: one["value"] for one in suggested["parameterAssignments"]}
-    if trial is None:
-        return PastTrial(assignments)
-    number = trial_number(trial, objective)
-    if number is not None:
-        return PastTrial(assignments, "complete", number)
-    failed = any(has_condition(trial, type_) for type_ in _ENDED_BADLY)
-    return PastTrial(assignments, "failed" if failed else "running")
+def _missing(suggestion: Mapping[str, Any]) -> int:
+    requests: int = suggestion["spec"]["requests"]
+    return requests - int(suggestion.get("status", {}).get("suggestionCount", 0))
 
 
-def _draw(suggestion: dict[str, Any], algorithm: SearchAlgorithm, request: SearchRequest) -> None:
-    status = suggestion["status"]
-    missing = suggestion["spec"]["requests"] - status.get("suggestionCount", 0)
-    if missing <= 0:
-        return
-    drawn = algorithm.suggest(request, missing)
-    if len(drawn) != missing:
-        raise ShortfallError(f"The response contains unexpected trials: {len(drawn)} instead of {missing}")
-    status.setdefault("suggestions", []).extend(
-        {
-            "name": f"{suggestion['metadata']['name']}-{_suffix()}",
-            "parameterAssignments": [{"name": name, "value": value} for name, value in one.items()],
-        }
-        for one in drawn
+def _is_the_same(fresh: Object, suggestion: Object) -> bool:
+    """The same object, and no fewer parameter sets wanted than it now has."""
+    return bool(
+        fresh["metadata"]["uid"] == suggestion["metadata"]["uid"]
+        and fresh["spec"]["requests"] >= suggestion["status"].get("suggestionCount", 0)
     )
-    status["suggestionCount"] = len(status["suggestions"])
-
-
-def _suffix() -> str:
-    return "".join(random.choices(_SUFFIX_LETTERS, k=_SUFFIX_LENGTH))  # noqa: S311  a name, no secret

@@ -8,13 +8,15 @@ from typing import Any, Literal
 from airflow_llmtune.controlplane.controllers import gjson
 from airflow_llmtune.controlplane.controllers.conditions import has_condition, set_condition, set_false
 
-JobState = Literal["Running", "Succeeded", "Failed"]
+JobState = Literal["Running", "Succeeded", "Failed", "Unreadable"]
 
 _ENDED = ("Succeeded", "Failed", "Killed", "EarlyStopped", "MetricsUnavailable")
 
 
 @dataclass(frozen=True)
 class JobStatus:
+    """``Unreadable``: a condition selects something that has no reason and message, so nothing can be said."""
+
     state: JobState
     reason: str = ""
     message: str = ""
@@ -26,21 +28,21 @@ def is_completed(trial: dict[str, Any]) -> bool:
 
 def job_status(trial: dict[str, Any], job: dict[str, Any]) -> JobStatus:
     """The failure condition is asked first, so a job that shows both has failed."""
-    failed = _selected(job, trial["spec"]["failureCondition"])
-    if failed is not None:
-        return JobStatus("Failed", str(failed.get("reason", "")), str(failed.get("message", "")))
-    succeeded = _selected(job, trial["spec"]["successCondition"])
-    if succeeded is not None:
-        return JobStatus("Succeeded", str(succeeded.get("reason", "")), str(succeeded.get("message", "")))
+    for state, path in (("Failed", "failureCondition"), ("Succeeded", "successCondition")):
+        found = gjson.get(job, trial["spec"][path])
+        if isinstance(found, dict) or (isinstance(found, list) and found):
+            return _told(state, found[0] if isinstance(found, list) else found)  # type: ignore[arg-type]
     return JobStatus("Running")
 
 
-def _selected(job: dict[str, Any], path: str) -> dict[str, Any] | None:
+def _told(state: JobState, condition: Any) -> JobStatus:
     """A path holds when it selects an object or a list that is not empty; the (first) object explains it."""
-    found = gjson.get(job, path)
-    if isinstance(found, list) and found:
-        return found[0] if isinstance(found[0], dict) else {}
-    return found if isinstance(found, dict) else None
+    if not isinstance(condition, dict):
+        return JobStatus("Unreadable")
+    texts = [condition.get(field) or "" for field in ("reason", "message")]
+    if not all(isinstance(text, str) for text in texts):
+        return JobStatus("Unreadable")
+    return JobStatus(state, *texts)
 
 
 def mark_created(trial: dict[str, Any], now: str) -> None:
@@ -64,6 +66,12 @@ def mark_failed(trial: dict[str, Any], job: JobStatus, now: str) -> None:
 
 def mark_metrics_unavailable(trial: dict[str, Any], job: JobStatus, now: str) -> None:
     _mark_ended(trial, "MetricsUnavailable", "MetricsUnavailable", "Metrics are not available", job, now)
+
+
+def mark_killed(trial: dict[str, Any], now: str) -> None:
+    if not has_condition(trial, "Created"):
+        mark_created(trial, now)  # Put in later it would seem to be the newest state.
+    _mark_ended(trial, "Killed", "TrialKilled", "Trial is killed", JobStatus("Running"), now)
 
 
 def _mark_ended(trial: dict[str, Any], type_: str, reason: str, message: str, job: JobStatus, now: str) -> None:

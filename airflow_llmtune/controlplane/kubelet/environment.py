@@ -112,12 +112,16 @@ def field_value(pod: dict[str, Any], path: str) -> str:
     return str(fields[path])
 
 
-def to_loopback(text: str, host_names: Mapping[str, str] | set[str]) -> str:
-    """A value that is an address of a Service (``host``, ``host:port``, ``scheme://host/…``) with loopback in it."""
+def to_loopback(text: str, hosts: Mapping[str, str]) -> str:
+    """A value that is an address of a Service (``host``, ``host:port``, ``scheme://host/…``) with its number in it.
+
+    A pod's name below its Service (``host.service``) counts as well, also before that pod is there.
+    """
     match = re.fullmatch(r"(?P<scheme>\w+://)?(?P<host>[a-z0-9.-]+)(?P<rest>(?::\d+)?(?:/.*)?)", text)
-    if match is None or match["host"] not in host_names:
+    if match is None:
         return text
-    return f"{match['scheme'] or ''}{LOOPBACK}{match['rest']}"
+    address = hosts.get(match["host"]) or hosts.get(match["host"].partition(".")[2])
+    return text if address is None else f"{match['scheme'] or ''}{address}{match['rest']}"
 
 
 def service_host_names(name: str, namespace: str) -> set[str]:

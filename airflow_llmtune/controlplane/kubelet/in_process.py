@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -16,6 +16,9 @@ class InProcessContainer:
     write_log: Callable[[bytes], None]
     others_ended: asyncio.Event
     """Set when the pod's containers that are processes have ended and will not be restarted."""
+    root_pids: Callable[[], Sequence[int]] = tuple
+    """The first processes of the pod's running containers that are processes."""
+    namespace: str = ""
 
 
 InProcessImage = Callable[[InProcessContainer], Awaitable[int]]

@@ -32,6 +32,10 @@ class ContainerRecord:
         return "running" in self.state
 
     @property
+    def is_backing_off(self) -> bool:
+        return self.state.get("waiting", {}).get("reason") == "CrashLoopBackOff" and bool(self.last_state)
+
+    @property
     def exit_code(self) -> int | None:
         terminated = self.state.get("terminated")
         return None if terminated is None else int(terminated["exitCode"])

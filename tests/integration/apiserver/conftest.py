@@ -16,6 +16,7 @@ from airflow_llmtune.controlplane.apiserver.app import ApiServer
 from airflow_llmtune.controlplane.apiserver.errors import bad_request
 from airflow_llmtune.controlplane.apiserver.faults import Faults
 from airflow_llmtune.controlplane.apiserver.kinds import NAMESPACE
+from airflow_llmtune.controlplane.apiserver.logs import LogOptions
 from airflow_llmtune.controlplane.apiserver.registry import Registry
 from airflow_llmtune.controlplane.certificates import issue
 from airflow_llmtune.controlplane.clock import utc_now
@@ -29,25 +30,14 @@ TOKEN = "test-token"
 
 
 class FixedLogs:
-    def read_log(
-        self,
-        namespace: str,
-        pod_name: str,
-        container: str = "",
-        *,
-        tail_lines: int | None = None,
-        limit_bytes: int | None = None,
-        previous: bool = False,
-    ) -> bytes:
+    def open_log(self, namespace: str, pod_name: str, container: str, options: LogOptions) -> AsyncIterator[bytes]:
         if container == "waiting":
             raise bad_request('container "waiting" in pod "p" is waiting to start: ContainerCreating')
-        lines = [b"one\n", b"two\n", b"three\n"]
-        return b"".join(lines if tail_lines is None else lines[-tail_lines:])[:limit_bytes]
+        lines = [b"one\n", b"two\n"] if options.follow else [b"one\n", b"two\n", b"three\n"]
+        return self._stream(b"".join(lines[-(options.tail_lines or 0) :])[: options.limit_bytes])
 
-    async def follow_log(
-        self, namespace: str, pod_name: str, container: str = "", *, tail_lines: int | None = None
-    ) -> AsyncIterator[bytes]:
-        for line in (b"one\n", b"two\n"):
+    async def _stream(self, text: bytes) -> AsyncIterator[bytes]:
+        for line in text.splitlines(keepends=True):
             yield line
             await asyncio.sleep(0.01)
 

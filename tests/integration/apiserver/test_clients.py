@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import kubernetes
+import kubernetes.dynamic
 import kubernetes_asyncio
 import pytest
 
-from objects import experiment_manifest, pod
+from definitions import definition, widget
+from objects import CONFIG_MAPS, experiment_manifest, pod
 
 Served = Any  # the fixture's type lives in conftest, which cannot be imported
 
@@ -90,3 +92,58 @@ async def test_kubernetes_asyncio_lists_and_watches(serve: Any, tmp_path: Path) 
         await asyncio.wait_for(following, 5)
         assert seen == [("ADDED", "y"), ("DELETED", "x")]
     await asyncio.to_thread(served.stop)
+
+
+def test_the_dynamic_client_finds_kinds_and_uses_them(served: Served, client: kubernetes.client.ApiClient) -> None:
+    dynamic = kubernetes.dynamic.DynamicClient(client)
+    definitions = dynamic.resources.get(api_version="apiextensions.k8s.io/v1", kind="CustomResourceDefinition")
+    definitions.create(body=definition())
+    dynamic.resources.invalidate_cache()
+    widgets = dynamic.resources.get(api_version="example.com/v1", kind="Widget")
+    widgets.create(body=widget(), namespace="default")
+    watched = widgets.watch(namespace="default", timeout=1)
+    assert [event["object"].metadata.name for event in watched] == ["w"]
+    patched = widgets.patch(
+        body={"spec": {"count": 5}}, name="w", namespace="default", content_type="application/merge-patch+json"
+    )
+    assert patched.spec.count == 5
+    applied = widgets.server_side_apply(
+        body=widget(count=6), name="w", namespace="default", field_manager="me", force_conflicts=True
+    )
+    assert [one.manager for one in applied.metadata.managedFields] == ["me", "before-first-apply"]
+    status = widgets.status.patch(
+        body={"status": {"phase": "Done"}},
+        name="w",
+        namespace="default",
+        content_type="application/merge-patch+json",
+    )
+    assert status.status.phase == "Done"
+    assert widgets.get(namespace="default", label_selector="a=b").items == []
+    with pytest.raises(kubernetes.dynamic.exceptions.UnprocessibleEntityError):
+        widgets.create(body=widget("x", size="xl"), namespace="default")
+    widgets.delete(name="w", namespace="default")
+
+
+def test_an_informer_follows_by_bookmarks_and_starts_over_after_410(served: Served) -> None:
+    """What client-go's reflector sends: a watch that lists, bookmarks, and a new list when it is told to."""
+    served.create_config_map("a")
+    watching = "watch=1&allowWatchBookmarks=1&timeoutSeconds=1"
+    initial = "&sendInitialEvents=true&resourceVersionMatch=NotOlderThan&resourceVersion="
+    listed = _events(served, f"{watching}{initial}")
+    assert [event["type"] for event in listed] == ["ADDED", "BOOKMARK", "BOOKMARK"]
+    mark = listed[1]["object"]["metadata"]
+    assert mark["annotations"] == {"k8s.io/initial-events-end": "true"}
+    served.create_config_map("b")
+    later = _events(served, f"{watching}&resourceVersion={mark['resourceVersion']}")
+    assert [event["type"] for event in later] == ["ADDED", "BOOKMARK"]
+    served.thread.call(served.registry.store.compact)
+    (expired,) = _events(served, f"{watching}&resourceVersion={mark['resourceVersion']}")
+    assert (expired["type"], expired["object"]["code"]) == ("ERROR", 410)
+    assert served.http.get(f"{CONFIG_MAPS}?{watching}&sendInitialEvents=true").status_code == 422
+    assert served.http.get(f"{CONFIG_MAPS}?{watching}&resourceVersion=99999999").status_code == 504
+
+
+def _events(served: Served, query: str) -> list[dict[str, Any]]:
+    answer = served.http.get(f"{CONFIG_MAPS}?{query}")
+    assert answer.status_code == 200, answer.text
+    return [json.loads(line) for line in answer.text.splitlines()]

@@ -56,6 +56,8 @@ def test_a_page_whose_state_is_forgotten_is_410(served: Served) -> None:
     served.thread.call(served.registry.store.compact)
     answer = served.http.get(f"{CONFIG_MAPS}?limit=1&continue={token}")
     assert (answer.status_code, answer.json()["reason"]) == (410, "Expired")
+    rest = served.http.get(f"{CONFIG_MAPS}?continue={answer.json()['metadata']['continue']}").json()["items"]
+    assert [item["metadata"]["name"] for item in rest] == ["c1", "c2", "c9"]
     assert served.http.get(f"{CONFIG_MAPS}?continue=rubbish").status_code == 400
 
 

@@ -160,14 +160,14 @@ def test_head_is_no_verb_of_the_api(served: Served) -> None:
     assert served.http.get(CONFIG_MAPS).status_code == 200
 
 
-def test_server_side_apply_creates_and_then_merges(served: Served) -> None:
+def test_server_side_apply_creates_and_then_replaces_what_its_manager_applied(served: Served) -> None:
     headers = {"content-type": "application/apply-patch+yaml"}
     url = f"{CONFIG_MAPS}/c?fieldManager=me"
     body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}, "data": {"a": "1"}}
     assert served.http.patch(url, content=yaml.safe_dump(body), headers=headers).status_code == 201
     body["data"] = {"b": "2"}
     merged = served.http.patch(url, content=yaml.safe_dump(body), headers=headers)
-    assert (merged.status_code, merged.json()["data"]) == (200, {"a": "1", "b": "2"})
+    assert (merged.status_code, merged.json()["data"]) == (200, {"b": "2"})
     unnamed = served.http.patch(f"{CONFIG_MAPS}/c", content=yaml.safe_dump(body), headers=headers)
     assert unnamed.status_code == 400
     elsewhere = served.http.patch(url.replace("/c?", "/d?"), content=yaml.safe_dump(body), headers=headers)

@@ -6,12 +6,16 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from hypothesis import settings
 
 from airflow_llmtune.controlplane.admission import KatibAdmission
 from airflow_llmtune.controlplane.apiserver.kinds import NAMESPACE
 from airflow_llmtune.controlplane.apiserver.registry import Registry
 from airflow_llmtune.controlplane.store import Store
 from objects import Object, shell_job, tuning_experiment
+
+# Chosen by --hypothesis-profile=thorough; the property tests then take many more cases, and others at each run.
+settings.register_profile("thorough", print_blob=True)
 
 
 class MovableClock:

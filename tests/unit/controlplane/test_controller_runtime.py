@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from airflow_llmtune.controlplane.apiserver.errors import conflict
-from airflow_llmtune.controlplane.apiserver.kinds import EVENT, JOB, POD
+from airflow_llmtune.controlplane.apiserver.kinds import CUSTOM_RESOURCE_DEFINITION, EVENT, JOB, POD
 from airflow_llmtune.controlplane.apiserver.registry import Registry
 from airflow_llmtune.controlplane.controllers import runtime
 from airflow_llmtune.controlplane.controllers.runtime import Controller, Manager, owner_reference
-from objects import Object
+from definitions import definition, widget
+from objects import Object, shell_job
 from waiting import eventually
 
 
@@ -158,6 +159,29 @@ async def test_objects_from_before_the_start_are_seen(registry: Registry) -> Non
     recorder = Recorder(registry)
     running = asyncio.create_task(Manager(registry, [recorder]).run())
     await recorder.called(1)
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+
+
+class OwnsAnything(Recorder):
+    owns_custom = True
+
+
+async def test_a_controller_hears_of_what_it_owns_by_a_definition_made_later(registry: Registry) -> None:
+    owner = registry.create(JOB, {**shell_job("true"), "metadata": {"name": "j"}}, "default")
+    controller = OwnsAnything(registry)
+    running = asyncio.create_task(Manager(registry, [controller]).run())
+    await controller.called(1)
+    registry.create(CUSTOM_RESOURCE_DEFINITION, definition())
+    kind = registry.kinds.find("example.com/v1", "Widget")
+    assert kind is not None
+    await asyncio.sleep(0.05)
+    before = len(controller.calls)
+    owned = widget()
+    owned["metadata"]["ownerReferences"] = [owner_reference(JOB, owner)]
+    registry.create(kind, owned, "default")
+    await controller.called(before + 1)
     running.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await running

@@ -5,39 +5,20 @@ from typing import Any
 
 import pytest
 
+from airflow_llmtune.controlplane.algorithms.catalog import ALGORITHM_NAMES
 from airflow_llmtune.controlplane.apiserver.errors import ApiError
-from airflow_llmtune.controlplane.apiserver.kinds import CONFIG_MAP, EXPERIMENT
+from airflow_llmtune.controlplane.apiserver.kinds import CONFIG_MAP, EXPERIMENT, PERSISTENT_VOLUME
 from airflow_llmtune.controlplane.apiserver.registry import Registry
 from objects import Object
+from refusal import DENIED, Refusal, collector, container, denied, job_spec, template
+from refusals import REFUSALS
 
 Change = Callable[[Object], Any]
-
-DENIED = 'admission webhook "validator.experiment.katib.kubeflow.org" denied the request: '
-
-
-def template(obj: Object) -> Object:
-    found: Object = obj["spec"]["trialTemplate"]
-    return found
-
-
-def job_spec(obj: Object) -> Object:
-    found: Object = template(obj)["trialSpec"]["spec"]
-    return found
-
-
-def container(obj: Object) -> Object:
-    found: Object = job_spec(obj)["template"]["spec"]["containers"][0]
-    return found
 
 
 def space(obj: Object) -> Object:
     found: Object = obj["spec"]["parameters"][0]["feasibleSpace"]
     return found
-
-
-def collector(**source: Any) -> Change:
-    kind = source.pop("kind", "StdOut")
-    return lambda e: e["spec"].update(metricsCollectorSpec={"collector": {"kind": kind}, "source": source})
 
 
 def test_a_valid_experiment_is_filled_with_katibs_defaults(registry: Registry, experiment: Object) -> None:
@@ -70,7 +51,7 @@ def test_a_pytorch_job_template_gets_its_own_conditions_and_labels(registry: Reg
 
 
 def test_file_collector_gets_its_path_and_format(registry: Registry, experiment: Object) -> None:
-    collector(kind="File")(experiment)
+    collector("File")(experiment)
     spec = registry.create(EXPERIMENT, experiment)["spec"]["metricsCollectorSpec"]
     path = {"kind": "File", "path": "/var/log/katib/metrics.log", "format": "TEXT"}
     assert spec["source"]["fileSystemPath"] == path
@@ -92,6 +73,22 @@ def test_unknown_fields_vanish(registry: Registry, experiment: Object) -> None:
         (lambda e: space(e).update(min=0.1), "number into Go struct field FeasibleSpace.spec.parameters.feasible"),
         (lambda e: e["spec"].update(parameters={}), "object into Go struct field ExperimentSpec.spec.parameters of"),
         (lambda e: e["spec"]["objective"].update(goal="0.1"), "of type float64"),
+        (
+            lambda e: e["spec"]["objective"].update(type=1),
+            "number into Go struct field ObjectiveSpec.spec.objective.type of type v1beta1.ObjectiveType",
+        ),
+        (
+            lambda e: e["spec"].update(resumePolicy=["Never"]),
+            "array into Go struct field ExperimentSpec.spec.resumePol",
+        ),
+        (
+            lambda e: e["spec"].update(maxTrialCount=2**31),
+            "number 2147483648 into Go struct field ExperimentSpec.spec.",
+        ),
+        (
+            lambda e: e["spec"].update(parallelTrialCount="1", maxTrialCount="1"),
+            "string into Go struct field ExperimentSpec.spec.maxTrialCount",
+        ),
     ],
 )
 def test_a_wrong_type_fails_in_the_defaulter(registry: Registry, experiment: Object, change: Change, text: str) -> None:
@@ -101,6 +98,25 @@ def test_a_wrong_type_fails_in_the_defaulter(registry: Registry, experiment: Obj
     prefix = 'admission webhook "defaulter.experiment.katib.kubeflow.org" denied the request: json: cannot unmarshal '
     assert caught.value.message.startswith(prefix)
     assert text in caught.value.message
+
+
+def test_a_template_without_a_kind_cannot_be_read(registry: Registry, experiment: Object) -> None:
+    template(experiment)["trialSpec"] = {"spec": {"a": 1}}
+    with pytest.raises(ApiError) as caught:
+        registry.create(EXPERIMENT, experiment)
+    prefix = 'admission webhook "defaulter.experiment.katib.kubeflow.org" denied the request: '
+    assert caught.value.message == prefix + """Object 'Kind' is missing in '{"spec":{"a":1}}'"""
+
+
+def test_empty_values_vanish_as_in_gos_json(registry: Registry, experiment: Object) -> None:
+    experiment["spec"]["objective"].update(additionalMetricNames=[], goal=0)
+    template(experiment).update(retain=False, primaryPodLabels={})
+    experiment["spec"]["parameters"][0]["feasibleSpace"].update(step="", list=[])
+    stored = registry.create(EXPERIMENT, experiment)["spec"]
+    assert "additionalMetricNames" not in stored["objective"]
+    assert stored["objective"]["goal"] == 0
+    assert not {"retain", "primaryPodLabels"} & stored["trialTemplate"].keys()
+    assert stored["parameters"][0]["feasibleSpace"] == {"min": "0.1", "max": "0.9", "distribution": "uniform"}
 
 
 def test_the_answer_is_a_400_without_a_reason(registry: Registry, experiment: Object) -> None:
@@ -142,92 +158,50 @@ def test_the_namespace_label_is_checked_before_everything(registry: Registry, ex
     )
 
 
-REFUSALS: list[tuple[Change, str]] = [
-    (lambda e: e["metadata"].update(name="1exp"), 'metadata.name: Invalid value: "1exp": name must consist of'),
-    (lambda e: e["metadata"].update(name="x" * 41), "must be less than or equal to 40 characters"),
-    (lambda e: e["spec"].update(maxFailedTrialCount=-1), "spec.maxFailedTrialCount: Invalid value: -1: should not"),
-    (lambda e: e["spec"].update(maxFailedTrialCount=5), "5: should be less than or equal to spec.maxTrialCount"),
-    (lambda e: e["spec"].update(resumePolicy="Maybe"), 'spec.resumePolicy: Invalid value: "Maybe": invalid Resume'),
-    (lambda e: e["spec"].pop("objective"), "spec.objective: Required value: must be specified"),
-    (lambda e: e["spec"]["objective"].update(type="min"), 'spec.objective.type: Invalid value: "min"'),
-    (lambda e: e["spec"]["objective"].pop("objectiveMetricName"), "spec.objective.objectiveMetricName: Required"),
-    (
-        lambda e: e["spec"]["objective"].update(additionalMetricNames=["loss"]),
-        'spec.objective.additionalMetricNames: Invalid value: ["loss"]: should not contain loss',
-    ),
-    (lambda e: e["spec"].pop("algorithm"), "spec.algorithm: Required value"),
-    (lambda e: e["spec"]["algorithm"].clear(), "spec.algorithm.algorithmName: Required value"),
-    (
-        lambda e: e["spec"].update(earlyStopping={"algorithmName": "mean"}),
-        "unable to get EarlyStopping config data for algorithm mean",
-    ),
-    (lambda e: e["spec"].update(parameters=[]), "spec.parameters or spec.nasConfig must be specified"),
-    (
-        lambda e: e["spec"].update(nasConfig={}),
-        "only one of spec.parameters and spec.nasConfig can be specified",
-    ),
-    (lambda e: e["spec"]["parameters"][0].update(parameterType="float"), "parameterType: float is not supported"),
-    (lambda e: space(e).update(distribution="beta"), "distribution: beta is not supported"),
-    (lambda e: space(e).update(list=["1"]), "spec.parameters[0].feasibleSpace.list: Invalid value"),
-    (
-        lambda e: space(e).pop("min"),
-        "feasibleSpace.max: Required value: feasibleSpace.max or feasibleSpace.min must be specified for param",
-    ),
-    (
-        lambda e: e["spec"]["parameters"][0].update(parameterType="categorical"),
-        "feasibleSpace.max, .min and .step is not supported for parameterType: categorical",
-    ),
-    (lambda e: e["spec"].pop("trialTemplate"), "spec.trialTemplate: Required value"),
-    (lambda e: template(e).pop("primaryContainerName"), "spec.trialTemplate.primaryContainerName: Required value"),
-    (lambda e: template(e)["trialSpec"].update(kind="Workflow"), "successCondition and failureCondition must be"),
-    (lambda e: template(e).pop("trialParameters"), "spec.trialTemplate.trialParameters: Required value"),
-    (lambda e: template(e).pop("trialSpec"), "trialSpec or spec.trialTemplate.configMap must be specified"),
-    (
-        lambda e: template(e).update(configMap={"configMapName": "a", "configMapNamespace": "b", "templatePath": "c"}),
-        "only one of spec.trialTemplate.trialSpec or spec.trialTemplate.configMap can be specified",
-    ),
-    (lambda e: template(e)["trialParameters"][0].update(name=""), "name must be specified and can't contain"),
-    (lambda e: template(e)["trialParameters"][0].update(name="a{"), "name must be specified and can't contain"),
-    (lambda e: template(e)["trialParameters"][0].pop("reference"), "trialParameters[0].reference: Required value"),
-    (
-        lambda e: template(e)["trialParameters"].append({"name": "rate", "reference": "lr"}),
-        "parameter name rate can't be duplicated",
-    ),
-    (lambda e: template(e)["trialParameters"][0].update(reference="momentum"), "momentum does not exist in"),
-    (lambda e: template(e)["trialParameters"][0].update(name="other"), "other does not exist in the trial template"),
-    (lambda e: container(e).update(args=["${trialParameters.more}"]), "['more'] in spec.trialTemplate not found"),
-    (lambda e: template(e)["trialSpec"].update(metadata={"name": "x"}), "metadata.name must be omitted"),
-    (lambda e: template(e)["trialSpec"].pop("apiVersion"), "APIVersion and Kind must be specified"),
-    (
-        lambda e: template(e)["trialSpec"].update(apiVersion="batch/v2"),
-        'no matches for kind "Job" in version "batch/v2"',
-    ),
-    (lambda e: job_spec(e).update(backofLimit=0), 'batch/v1, Kind=Job: unknown field "spec.backofLimit"'),
-    (lambda e: job_spec(e).update(backoffLimit="0"), "Go struct field JobSpec.spec.backoffLimit of type int32"),
-    (lambda e: container(e).update(cmd=["x"]), 'unknown field "spec.template.spec.containers.cmd"'),
-    (collector(kind="None"), "invalid metrics collector kind: None"),
-    (collector(kind="PrometheusMetric"), "failed to find metrics collector config for kind: PrometheusMetric"),
-    (collector(kind="File", fileSystemPath={"path": "m.log"}), "file path must be an absolute path"),
-    (collector(kind="File", fileSystemPath={"format": "XML"}), "format must be TEXT or JSON"),
-    (collector(kind="File", fileSystemPath={"kind": "Directory"}), "fileSystemPath.kind must be File"),
-    (
-        collector(kind="File", fileSystemPath={"format": "JSON"}, filter={"metricsFormat": ["(a)(b)"]}),
-        "filter must be nil when format of fileSystemPath is JSON",
-    ),
-    (collector(filter={"metricsFormat": ["(a)"]}), "two top subexpressions are required"),
-    (collector(filter={"metricsFormat": ["("]}), "invalid filter"),
-]
-
-
-@pytest.mark.parametrize(("change", "text"), REFUSALS)
-def test_a_mistake_is_refused_in_katibs_words(
-    registry: Registry, experiment: Object, change: Change, text: str
-) -> None:
-    change(experiment)
+@pytest.mark.parametrize("rule", REFUSALS, ids=str)
+def test_a_mistake_is_refused_in_katibs_words(registry: Registry, experiment: Object, rule: Refusal) -> None:
+    rule.change(experiment)
     with pytest.raises(ApiError) as caught:
         registry.create(EXPERIMENT, experiment)
     assert caught.value.code == 400
-    assert text in caught.value.message
+    texts = rule.texts(experiment)
+    assert caught.value.message == denied(texts) if rule.is_whole else texts[0] in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["enas", "darts"])
+def test_neural_architecture_search_is_refused_clearly(registry: Registry, experiment: Object, name: str) -> None:
+    experiment["spec"]["algorithm"]["algorithmName"] = name
+    with pytest.raises(ApiError, match=f"algorithm {name} searches neural architectures"):
+        registry.create(EXPERIMENT, experiment)
+
+
+@pytest.mark.parametrize("name", ALGORITHM_NAMES)
+def test_every_algorithm_is_admitted(registry: Registry, experiment: Object, name: str) -> None:
+    experiment["spec"].update(algorithm={"algorithmName": name}, earlyStopping={"algorithmName": "medianstop"})
+    registry.create(EXPERIMENT, experiment)
+
+
+def test_a_bad_objective_ends_the_check_early(registry: Registry, experiment: Object) -> None:
+    experiment["spec"].update(maxTrialCount=0, parallelTrialCount=-1, objective={"type": "up"})
+    experiment["spec"]["algorithm"] = {"algorithmName": "magic"}
+    with pytest.raises(ApiError) as caught:
+        registry.create(EXPERIMENT, experiment)
+    texts = [
+        "spec.maxTrialCount: Invalid value: 0: must be greater than 0",
+        "spec.parallelTrialCount: Invalid value: -1: must be greater than 0",
+        'spec.objective.type: Invalid value: "up": must be minimize or maximize',
+        "spec.objective.objectiveMetricName: Required value: must be specified",
+    ]
+    assert caught.value.message == denied(texts)
+
+
+def test_the_same_text_comes_once(registry: Registry, experiment: Object) -> None:
+    collector("File", filter={"metricsFormat": ["(a)", "(a)", "(b)"]})(experiment)
+    with pytest.raises(ApiError) as caught:
+        registry.create(EXPERIMENT, experiment)
+    path = "spec.metricsCollectorSpec.source.filter.metricsFormat: Invalid value:"
+    texts = [f'{path} "({name})": two top subexpressions are required' for name in "ab"]
+    assert caught.value.message == denied(texts)
 
 
 @pytest.mark.parametrize(
@@ -240,6 +214,22 @@ def test_a_mistake_is_refused_in_katibs_words(
         lambda e: e["spec"]["algorithm"].update(algorithmSettings=[{"name": "nonsense", "value": "1"}]),
         lambda e: template(e).update(primaryContainerName="absent"),
         lambda e: container(e).update(resources={"limits": {"cpu": 2}, "requests": {"memory": "1Gi"}}),
+        lambda e: job_spec(e).update(suspend=False, backoffLimit=1.0),
+        lambda e: e["spec"].update(parameters=[{"name": "lr", "parameterType": "unknown"}]),
+        lambda e: space(e).update(min="low", max="high"),
+        lambda e: space(e).update(distribution="logUniform", min="-1", max="0"),
+        lambda e: e["metadata"].update(name="a.b"),
+        lambda e: template(e)["trialSpec"].update(apiVersion="batch/v2"),
+        lambda e: template(e)["trialSpec"].update(kind="TrainJob", apiVersion="trainer.kubeflow.org/v1alpha1"),
+        lambda e: (
+            template(e)["trialSpec"].update(kind="Workflow", apiVersion="argoproj.io/v1alpha1"),
+            template(e).update(successCondition="status.[@this]", failureCondition="status.[@this]"),
+        ),
+        collector("StdOut", filter={"metricsFormat": ["(a)"]}),
+        collector("Push"),
+        collector("TensorFlowEvent"),
+        collector("Custom", {"name": "c", "image": "i"}, fileSystemPath={"kind": "Directory", "path": "/x"}),
+        collector("File", filter={"metricsFormat": [r"(\\w+)=(\\d+)"]}),
     ],
 )
 def test_what_katib_lets_pass_passes(registry: Registry, experiment: Object, change: Change) -> None:
@@ -263,6 +253,38 @@ def test_a_template_can_come_from_a_config_map(registry: Registry, experiment: O
     text = "apiVersion: batch/v1\nkind: Job\nspec:\n  backoffLimit: 0 # ${trialParameters.rate}\n"
     registry.create(CONFIG_MAP, {"metadata": {"name": "templates"}, "data": {"job.yaml": text}}, "default")
     registry.create(EXPERIMENT, experiment)
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        (
+            "apiVersion: batch/v1\n# ${trialParameters.rate}",
+            "unable to convert spec.trialTemplate: apiVersion: batch/v1",
+        ),
+        ("kind: Job\n# ${trialParameters.rate}", "APIVersion and Kind in spec.trialTemplate must be specified"),
+        ("[${trialParameters.rate}", "unable to convert spec.trialTemplate: [test-value to unstructured"),
+    ],
+)
+def test_a_template_in_a_config_map_is_checked_too(
+    registry: Registry, experiment: Object, text: str, error: str
+) -> None:
+    template(experiment).pop("trialSpec")
+    source = {"configMapName": "templates", "configMapNamespace": "default", "templatePath": "job.yaml"}
+    template(experiment).update(configMap=source, successCondition="status.ok", failureCondition="status.bad")
+    registry.create(CONFIG_MAP, {"metadata": {"name": "templates"}, "data": {"job.yaml": text}}, "default")
+    with pytest.raises(ApiError) as caught:
+        registry.create(EXPERIMENT, experiment)
+    assert error in caught.value.message
+
+
+def test_the_volume_of_an_earlier_search_must_be_gone(registry: Registry, experiment: Object) -> None:
+    registry.create(PERSISTENT_VOLUME, {"metadata": {"name": "exp-random-default"}, "spec": {}})
+    experiment["spec"]["resumePolicy"] = "FromVolume"
+    with pytest.raises(ApiError) as caught:
+        registry.create(EXPERIMENT, experiment)
+    text = "Cannot create the Experiment: exp in namespace: default, PV: exp-random-default is not deleted"
+    assert caught.value.message == DENIED + text
 
 
 def test_only_the_three_counts_can_be_edited(registry: Registry, experiment: Object) -> None:

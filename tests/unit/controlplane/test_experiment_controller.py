@@ -1,29 +1,28 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from airflow_llmtune.controlplane.admission import KatibAdmission
-from airflow_llmtune.controlplane.apiserver.kinds import EXPERIMENT, NAMESPACE, SUGGESTION, TRIAL
+from airflow_llmtune.controlplane.apiserver.kinds import EVENT, EXPERIMENT, SUGGESTION, TRIAL
 from airflow_llmtune.controlplane.apiserver.registry import Registry
 from airflow_llmtune.controlplane.clock import Clock, utc_now
+from airflow_llmtune.controlplane.controllers import suggestion_workload
+from airflow_llmtune.controlplane.controllers.conditions import has_condition
 from airflow_llmtune.controlplane.controllers.experiment import ExperimentController
 from airflow_llmtune.controlplane.controllers.experiment_status import trial_state
+from airflow_llmtune.controlplane.controllers.runtime import Manager
 from airflow_llmtune.controlplane.controllers.suggestion import SuggestionController
 from airflow_llmtune.controlplane.controllers.trial_template import RenderError
-from airflow_llmtune.controlplane.store import Store
+from airflow_llmtune.controlplane.db_manager import DBManager
 from objects import Object
 from registries import settle
+from waiting import eventually
 
 Conditions = Callable[[Object], list[tuple[str, str, str]]]
-
-ENDED = ("Succeeded", "Failed", "MetricsUnavailable", "EarlyStopped", "Killed")
 
 
 class World:
@@ -31,14 +30,17 @@ class World:
 
     def __init__(self, registry: Registry, clock: Clock) -> None:
         self.registry = registry
-        self._controllers = [ExperimentController(registry, clock), SuggestionController(registry, clock)]
+        self.controllers = [
+            ExperimentController(registry, clock),
+            SuggestionController(registry, clock, DBManager(), Path("no volume is used")),
+        ]
 
     async def settle(self) -> Object:
         await settle(self.registry, self._reconcile)
         return self.experiment()
 
     async def _reconcile(self) -> None:
-        for controller in self._controllers:
+        for controller in self.controllers:
             await controller.reconcile("default", "exp")
         for trial in self.trials():
             if "deletionTimestamp" in trial["metadata"]:
@@ -55,7 +57,7 @@ class World:
         return self.registry.list(TRIAL, "default")[0]
 
     def mark(self, trial: Object, state: str, value: str = "0.5") -> None:
-        status: Object = {"conditions": [{"type": state, "status": "True", "reason": state}]}
+        status: Object = {"conditions": [{"type": state, "status": "True", "reason": state, "message": state}]}
         if state in {"Succeeded", "EarlyStopped"}:
             metric = {"name": "loss", "min": value, "max": value, "latest": value}
             status["observation"] = {"metrics": [metric]}
@@ -187,21 +189,6 @@ async def test_goal_comes_before_failures_and_failures_before_the_budget(
     assert done["status"]["completionTime"]
 
 
-async def test_running_trials_are_still_counted_after_the_end(world: World, begin: Callable[..., Object]) -> None:
-    begin(objective={"type": "minimize", "objectiveMetricName": "loss", "goal": 0.5})
-    await world.settle()
-    first, second = world.trials()
-    world.mark(first, "Succeeded", "0.5")
-    world.mark(second, "Running")
-    done = await world.settle()
-    assert done["status"]["trialsRunning"] == 1
-    world.mark(world.registry.get(TRIAL, "default", second["metadata"]["name"]), "Succeeded", "0.1")
-    late = await world.settle()
-    assert late["status"]["currentOptimalTrial"]["bestTrialName"] == second["metadata"]["name"]
-    assert late["status"]["conditions"] == done["status"]["conditions"]
-    assert len(world.trials()) == 2
-
-
 async def test_a_deleted_trial_comes_back_with_the_same_parameters(world: World, begin: Callable[..., Object]) -> None:
     begin()
     await world.settle()
@@ -224,7 +211,7 @@ async def test_nothing_is_taken_over_from_an_earlier_experiment(world: World, be
     assert "trials" not in (await world.settle())["status"]
     for trial in old:
         world.registry.delete(TRIAL, "default", trial["metadata"]["name"])
-    world.registry.delete(SUGGESTION, "default", "exp")
+    suggestion_workload.remove(world.registry, world.registry.delete(SUGGESTION, "default", "exp"))
     assert (await world.settle())["status"]["trials"] == 2
 
 
@@ -251,7 +238,7 @@ async def test_invalid_settings_fail_the_suggestion_and_the_experiment(
     failed = await world.settle()
     assert conditions(failed)[-1] == ("Failed", "True", "ExperimentFailed")
     assert failed["status"]["conditions"][-1]["message"] == "Suggestion has failed"
-    assert failed["status"]["completionTime"] is None
+    assert failed["status"]["completionTime"]
     assert world.suggestion()["status"]["conditions"][-1]["message"] == (
         "Validation failed: ValidateAlgorithmSettings Error: unknown setting seed for algorithm random"
     )
@@ -267,17 +254,41 @@ async def test_an_unused_parameter_makes_every_trial_impossible(
         await world.settle()
 
 
-async def test_a_larger_budget_restarts_an_experiment_whose_policy_allows_it(
-    world: World, begin: Callable[..., Object], conditions: Conditions
+def reconcile_errors(registry: Registry) -> list[str]:
+    return [one["message"] for one in registry.list(EVENT, "default")[0] if one["reason"] == "ReconcileError"]
+
+
+async def test_what_keeps_trials_from_being_made_is_told_in_an_event(
+    world: World, begin: Callable[..., Object], experiment: Object
 ) -> None:
-    begin(maxTrialCount=2, resumePolicy="FromVolume")
-    await world.settle()
-    world.end_all("Succeeded")
-    stored = await world.settle()
-    stored["spec"]["maxTrialCount"] = 3
-    world.registry.update(EXPERIMENT, stored)
-    await world.settle()
-    assert ("Restarting", "True", "ExperimentRestarting") in conditions(world.experiment())
+    extra = {"name": "unused", "parameterType": "int", "feasibleSpace": {"min": "1", "max": "2"}}
+    begin(parameters=[*experiment["spec"]["parameters"], extra])
+    manager = asyncio.create_task(Manager(world.registry, world.controllers).run())
+    errors = await eventually(lambda: reconcile_errors(world.registry))
+    manager.cancel()
+    await asyncio.gather(manager, return_exceptions=True)
+    assert errors[0].startswith("Failed to reconcile: unable to find parameter from ParameterAssignment in TrialPar")
+
+
+@pytest.mark.parametrize(("policy", "settled"), [("FromVolume", "Succeeded"), ("LongRunning", "Running")])
+async def test_a_larger_budget_restarts_an_experiment_whose_policy_allows_it(
+    world: World, begin: Callable[..., Object], conditions: Conditions, policy: str, settled: str
+) -> None:
+    begin(maxTrialCount=2, resumePolicy=policy)
+    for budget in (3, 5):
+        await world.settle()
+        world.end_all("Succeeded")
+        done = await world.settle()
+        assert has_condition(world.suggestion(), settled)
+        done["spec"]["maxTrialCount"] = budget
+        world.registry.update(EXPERIMENT, done)
+        again = await world.settle()
+        assert again["status"]["completionTime"] == done["status"]["completionTime"], "it is not taken back"
+        assert conditions(again) == [
+            ("Created", "True", "ExperimentCreated"),
+            ("Restarting", "True", "ExperimentRestarting"),
+            ("Running", "True", "ExperimentRunning"),
+        ]
     world.end_all("Succeeded")
     assert conditions(await world.settle()) == [
         ("Created", "True", "ExperimentCreated"),
@@ -285,7 +296,23 @@ async def test_a_larger_budget_restarts_an_experiment_whose_policy_allows_it(
         ("Running", "False", "ExperimentRunning"),
         ("Succeeded", "True", "ExperimentMaxTrialsReached"),
     ]
-    assert len(world.trials()) == 3
+    assert len(world.trials()) == 5
+
+
+async def test_what_an_earlier_search_has_told_ends_no_new_experiment(
+    world: World, begin: Callable[..., Object], experiment: Object
+) -> None:
+    del experiment["spec"]["maxTrialCount"]
+    parameter = {"name": "lr", "parameterType": "categorical", "feasibleSpace": {"list": ["a"]}}
+    begin(parameters=[parameter], algorithm={"algorithmName": "grid"})
+    await world.settle()
+    world.end_all("Succeeded")
+    done = await world.settle()
+    assert done["status"]["conditions"][-1]["reason"] == "ExperimentSuggestionEndReached"
+    world.registry.delete(EXPERIMENT, "default", "exp")
+    await ExperimentController(world.registry, utc_now).reconcile("default", "exp")
+    begin()
+    assert [one["type"] for one in (await world.settle())["status"]["conditions"]] == ["Created"]
 
 
 async def test_deletion_releases_the_finalizer(world: World, begin: Callable[..., Object]) -> None:
@@ -294,57 +321,3 @@ async def test_deletion_releases_the_finalizer(world: World, begin: Callable[...
     world.registry.delete(EXPERIMENT, "default", "exp")
     await ExperimentController(world.registry, utc_now).reconcile("default", "exp")
     assert world.registry.find(EXPERIMENT, "default", "exp") is None
-
-
-def _check_invariants(world: World, parallel: int, most: int) -> None:
-    status = world.experiment().get("status", {})
-    states = [trial_state(trial) for trial in world.trials()]
-    active = sum(state in {"Pending", "Running"} for state in states)
-    assert active <= parallel
-    assert len(states) <= most
-    counters = {name: value for name, value in status.items() if name.startswith("trial") and name != "trials"}
-    assert sum(counters.values()) == status.get("trials", 0) == len(states)
-    assert 0 not in counters.values()
-    true = [one["type"] for one in status["conditions"] if one["status"] == "True"]
-    assert sum(type_ in {"Running", "Succeeded", "Failed"} for type_ in true) == 1
-
-
-@settings(
-    max_examples=20,
-    deadline=None,
-    derandomize=True,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-@given(data=st.data(), parallel=st.integers(1, 4), extra=st.integers(0, 4), failures=st.none() | st.integers(0, 2))
-def test_no_order_of_events_breaks_the_budget(
-    experiment: Object, data: st.DataObject, parallel: int, extra: int, failures: int | None
-) -> None:
-    most = parallel + extra
-    store = Store()
-    registry = Registry(store, KatibAdmission(store), utc_now)
-    labels = {"katib.kubeflow.org/metrics-collector-injection": "enabled"}
-    registry.create(NAMESPACE, {"metadata": {"name": "default", "labels": labels}})
-    world = World(registry, utc_now)
-    wanted = copy.deepcopy(experiment)
-    wanted["spec"].update(parallelTrialCount=parallel, maxTrialCount=most)
-    if failures is not None:
-        wanted["spec"]["maxFailedTrialCount"] = min(failures, most)
-    registry.create(EXPERIMENT, wanted)
-
-    async def play() -> Object:
-        current = await world.settle()
-        while not (current["status"]["completionTime"]):
-            _check_invariants(world, parallel, most)
-            open_trials = [one for one in world.trials() if trial_state(one) in {"Pending", "Running"}]
-            trial = open_trials[data.draw(st.integers(0, len(open_trials) - 1))]
-            state = data.draw(st.sampled_from((*ENDED, "Running")))
-            world.mark(trial, state, data.draw(st.sampled_from(("1", "nan"))))
-            current = await world.settle()
-        _check_invariants(world, parallel, most)
-        return current
-
-    done = asyncio.run(asyncio.wait_for(play(), 60))
-    if failures is None:
-        assert done["status"]["conditions"][-1]["reason"] == "ExperimentMaxTrialsReached"
-        assert done["status"]["trials"] == most

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import Any
 
 import pytest
 
-from airflow_llmtune.controlplane.apiserver.kinds import CONFIG_MAP, EXPERIMENT, JOB, NAMESPACE, POD, TRIAL, Kind
+from airflow_llmtune.controlplane.apiserver.errors import internal_error
+from airflow_llmtune.controlplane.apiserver.kinds import (
+    CONFIG_MAP,
+    CUSTOM_RESOURCE_DEFINITION,
+    EXPERIMENT,
+    JOB,
+    NAMESPACE,
+    POD,
+    TRIAL,
+    Kind,
+)
 from airflow_llmtune.controlplane.apiserver.patch import MERGE
 from airflow_llmtune.controlplane.apiserver.registry import Registry
 from airflow_llmtune.controlplane.controllers.garbage_collector import GarbageCollector
 from airflow_llmtune.controlplane.controllers.namespace import NamespaceController
 from airflow_llmtune.controlplane.store import Store
+from definitions import definition, widget
 from registries import AdmitAll
+from waiting import eventually
 
 
 @pytest.fixture
@@ -207,3 +221,52 @@ def test_replacing_a_namespace_does_not_let_it_go_before_it_is_empty(registry: R
     registry.update(NAMESPACE, {"metadata": {"name": "default"}})
     assert "deletionTimestamp" in registry.delete(NAMESPACE, None, "default")["metadata"]
     assert registry.find(NAMESPACE, None, "default") is not None
+
+
+def test_objects_of_a_definition_own_and_are_owned(registry: Registry, collector: GarbageCollector) -> None:
+    registry.create(CUSTOM_RESOURCE_DEFINITION, definition())
+    collector.collect()
+    kind = registry.kinds.find("example.com/v1", "Widget")
+    assert kind is not None
+    owner = registry.create(kind, widget(), "default")
+    make(registry, CONFIG_MAP, "c", reference(kind, owner))
+    collector.collect()
+    assert exists(registry, CONFIG_MAP, "c")
+    registry.delete(kind, "default", "w")
+    collector.collect()
+    assert not exists(registry, CONFIG_MAP, "c")
+
+
+class Stubborn(Registry):
+    """Refuses the first deletions."""
+
+    refusals = 2
+
+    def delete(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        if self.refusals:
+            self.refusals -= 1
+            raise internal_error("the disk is full")
+        return super().delete(*args, **kwargs)
+
+
+async def test_what_could_not_be_deleted_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    registry = Stubborn(Store(), AdmitAll())
+    registry.create(NAMESPACE, {"metadata": {"name": "default"}})
+    make(registry, POD, "p", {"apiVersion": "batch/v1", "kind": "Job", "name": "ghost", "uid": "1"})
+    running = asyncio.create_task(GarbageCollector(registry).run())
+    await eventually(lambda: not exists(registry, POD, "p"))
+    assert caplog.text.count("collecting Pod default/p failed") == 2
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+
+
+async def test_a_deleted_namespace_takes_the_objects_of_definitions_along(registry: Registry) -> None:
+    registry.create(CUSTOM_RESOURCE_DEFINITION, definition())
+    kind = registry.kinds.find("example.com/v1", "Widget")
+    assert kind is not None
+    registry.create(kind, widget(), "default")
+    registry.delete(NAMESPACE, None, "default")
+    assert await NamespaceController(registry).reconcile("", "default") is None
+    assert registry.find(kind, "default", "w") is None
+    assert registry.find(NAMESPACE, None, "default") is None

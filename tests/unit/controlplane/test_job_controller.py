@@ -6,13 +6,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_llmtune.controlplane.apiserver.kinds import JOB, POD
+from airflow_llmtune.controlplane.apiserver.kinds import EVENT, JOB, POD, TRIAL
 from airflow_llmtune.controlplane.apiserver.registry import Registry
 from airflow_llmtune.controlplane.clock import Clock, timestamp, utc_now
 from airflow_llmtune.controlplane.controllers.job import JobController
-from airflow_llmtune.controlplane.controllers.job_plan import TRACKING_FINALIZER, plan
+from airflow_llmtune.controlplane.controllers.job_count import TRACKING_FINALIZER
+from airflow_llmtune.controlplane.controllers.job_plan import plan
+from airflow_llmtune.controlplane.controllers.runtime import owner_reference
 from objects import Object
-from registries import settle
+from registries import bind, settle
 
 
 class World:
@@ -33,6 +35,7 @@ class World:
 
     async def settle(self) -> Object:
         self.delay = await settle(self.registry, lambda: self.controller.reconcile("default", "job"))
+        bind(self.registry)
         return self.registry.find(JOB, "default", "job") or {}
 
     def pods(self, *phases: str) -> list[Object]:
@@ -201,7 +204,12 @@ def test_a_plan_never_runs_more_pods_than_allowed(
     now = utc_now()
     pods = [
         {
-            "metadata": {"name": f"p{i}", "creationTimestamp": timestamp(now), "finalizers": [TRACKING_FINALIZER]},
+            "metadata": {
+                "name": f"p{i}",
+                "uid": f"u{i}",
+                "creationTimestamp": timestamp(now),
+                "finalizers": [TRACKING_FINALIZER],
+            },
             "status": {"phase": phase},
         }
         for i, phase in enumerate(phases)
@@ -211,10 +219,29 @@ def test_a_plan_never_runs_more_pods_than_allowed(
         spec["completions"] = completions
     result = plan({"spec": spec}, pods, now, 0.0)
     active = sum(phase in {"Pending", "Running"} for phase in phases)
-    assert active + result.create - len(result.delete) <= max(parallelism, active)
-    assert result.create == 0 or active + result.create <= parallelism
-    assert result.status.get("succeeded", 0) == phases.count("Succeeded")
-    assert result.status.get("failed", 0) == phases.count("Failed")
+    removed = len(result.delete) + len(result.drop)
+    assert active + len(result.create) - removed <= max(parallelism, active)
+    assert not result.create or active + len(result.create) <= parallelism
+    uncounted = result.status["uncountedTerminatedPods"]
+    ends_badly = any(one["type"] == "FailureTarget" for one in result.status.get("conditions", []))
+    assert len(uncounted.get("succeeded", [])) == phases.count("Succeeded")
+    assert len(uncounted.get("failed", [])) == phases.count("Failed") + (active if ends_badly else 0)
     if phases.count("Failed") > limit:
-        assert result.create == 0
+        assert not result.create
         assert len(result.delete) == active
+
+
+async def test_a_pod_that_is_refused_is_told_and_tried_again(world: World) -> None:
+    metadata = {"name": "job", "namespace": "default"}
+    trial_spec = {"primaryContainerName": "other", "objective": {}, "metricsCollector": {}}
+    trial = world.registry.create(TRIAL, {"metadata": metadata, "spec": trial_spec})
+    containers = [{"name": "main", "image": "x", "command": ["a"]}]
+    owned = {**metadata, "ownerReferences": [owner_reference(TRIAL, trial)]}
+    template = {"spec": {"restartPolicy": "Never", "containers": containers}}
+    world.registry.create(JOB, {"metadata": owned, "spec": {"template": template}})
+    delays = [await world.controller.reconcile("default", "job") for _ in range(3)]
+    assert delays == [1, 2, 4]
+    assert "active" not in world.registry.get(JOB, "default", "job")["status"]
+    (event,) = world.registry.list(EVENT, "default")[0]
+    assert (event["type"], event["reason"], event["count"]) == ("Warning", "FailedCreate", 3)
+    assert event["message"].startswith('Error creating: admission webhook "mutator.pod.katib.kubeflow.org"')

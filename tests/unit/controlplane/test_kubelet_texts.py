@@ -55,7 +55,7 @@ def test_only_paths_that_begin_with_a_mount_are_rewritten(text: str, expected: s
     ],
 )
 def test_addresses_of_services_become_loopback(text: str, expected: str) -> None:
-    assert to_loopback(text, {"job-master-0"}) == expected
+    assert to_loopback(text, {"job-master-0": "127.0.0.1"}) == expected
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,28 @@ def pod(container: Object | None = None, **spec: Any) -> Object:
         ),
         (pod({"volumeMounts": [{"name": "v"}]}), "spec.containers[0].volumeMounts[0].mountPath: Required value"),
         (pod(terminationGracePeriodSeconds=-1), "spec.terminationGracePeriodSeconds: Invalid value"),
+        (
+            pod({"resources": {"limits": {"cpu": "1"}, "requests": {"cpu": "1500m"}}}),
+            'resources.requests: Invalid value: "1500m": must be less than or equal to cpu limit of 1',
+        ),
+        (
+            pod({"resources": {"limits": {"nvidia.com/gpu": 2}, "requests": {"nvidia.com/gpu": 1}}}),
+            'spec.containers[0].resources.requests: Invalid value: "1": must be equal to nvidia.com/gpu limit of 2',
+        ),
+        (
+            pod({"resources": {"requests": {"nvidia.com/gpu": 1}}}),
+            "spec.containers[0].resources.limits: Required value: Limit must be set for non overcommitable resources",
+        ),
+        (
+            pod({"resources": {"limits": {"nvidia.com/gpu": "500m"}}}),
+            'spec.containers[0].resources.limits[nvidia.com/gpu]: Invalid value: "500m": must be an integer',
+        ),
+        (
+            pod({"resources": {"limits": {"memory": "1GB"}}}),
+            "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
+        ),
+        (pod({"resources": {"requests": {"memory": "-1"}}}), "must be greater than or equal to 0"),
+        (pod({"resources": {"requests": "much"}}), "must be a map of quantities"),
     ],
 )
 def test_a_pod_that_breaks_a_rule_is_a_422(registry: Registry, obj: Object, text: str) -> None:
@@ -89,7 +111,7 @@ def test_a_jobs_template_is_read_as_strictly(registry: Registry) -> None:
 @pytest.mark.parametrize(
     ("container", "code", "text"),
     [
-        ({"env": [{"name": "A", "value": 1}]}, 400, "PyTorchJob"),
+        ({"env": [{"name": "A", "value": 1}]}, 422, "env[0].value in body must be of type string"),
         ({"volumeMounts": [{"name": "v"}]}, 422, "pytorchReplicaSpecs[Master].template.spec.containers[0]"),
     ],
 )

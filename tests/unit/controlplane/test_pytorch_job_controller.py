@@ -44,6 +44,11 @@ class World:
         self.delay = await settle(self.registry, lambda: self.controller.reconcile("default", "job"))
         return self.registry.find(PYTORCH_JOB, "default", "job") or {}
 
+    async def step(self) -> Object:
+        """One call alone; the next may see that all is well again."""
+        await self.controller.reconcile("default", "job")
+        return self.registry.get(PYTORCH_JOB, "default", "job")
+
     def pods(self) -> dict[str, Object]:
         return {pod["metadata"]["name"]: pod for pod in self.registry.list(POD, "default")[0]}
 
@@ -101,12 +106,24 @@ async def test_pods_and_services_get_the_operators_names_labels_and_environment(
     }
 
 
-async def test_a_named_port_is_used_as_it_is_and_own_variables_win(world: World) -> None:
+async def test_a_named_port_is_used_as_it_is_and_the_operators_variables_come_last(world: World) -> None:
     ports = [{"name": "pytorchjob-port", "containerPort": 23456}]
     await world.start(container={"ports": ports, "env": [{"name": "WORLD_SIZE", "value": "9"}]})
-    values = env(world.pods()["job-master-0"])
-    assert values["MASTER_PORT"] == "23456"
-    assert values["WORLD_SIZE"] == "9"
+    pod = world.pods()["job-master-0"]
+    assert env(pod)["MASTER_PORT"] == "23456"
+    assert [one["value"] for one in pod["spec"]["containers"][0]["env"] if one["name"] == "WORLD_SIZE"] == ["9", "2"]
+
+
+async def test_a_job_of_workers_only_is_told_neither_ranks_nor_an_address(world: World) -> None:
+    await world.start(master=False, workers=2, nprocPerNode="3")
+    values = env(world.pods()["job-worker-1"])
+    assert values == {"PYTHONUNBUFFERED": "1", "PET_NPROC_PER_NODE": "3", "PET_NNODES": "2"}
+    assert world.pods()["job-worker-0"]["metadata"]["labels"]["training.kubeflow.org/job-role"] == "master"
+
+
+async def test_nothing_that_the_operator_assumes_is_written_into_the_spec(world: World) -> None:
+    job = await world.start(workers=1)
+    assert set(job["spec"]) == {"pytorchReplicaSpecs"}
 
 
 async def test_an_elastic_job_gets_a_rendezvous_instead_of_ranks(world: World) -> None:
@@ -134,7 +151,11 @@ async def test_the_master_decides_when_the_job_runs_and_has_succeeded(world: Wor
     assert types(job) == [("Created", "True"), ("Running", "False"), ("Succeeded", "True")]
     assert job["status"]["conditions"][-1]["reason"] == "PyTorchJobSucceeded"
     assert job["status"]["conditions"][-1]["message"] == "PyTorchJob job is successfully completed."
-    assert job["status"]["replicaStatuses"]["Worker"]["active"] == 1
+    assert job["status"]["replicaStatuses"]["Worker"] == {
+        "succeeded": 1,
+        "selector": "training.kubeflow.org/job-name=job,training.kubeflow.org/operator-name=pytorchjob-controller,"
+        "training.kubeflow.org/replica-type=worker",
+    }
     assert job["status"]["completionTime"]
 
 
@@ -143,29 +164,86 @@ async def test_workers_alone_must_all_succeed(world: World) -> None:
     world.mark("job-worker-0", "Succeeded")
     assert ("Succeeded", "True") not in types(await world.settle())
     world.mark("job-worker-1", "Succeeded")
-    assert ("Succeeded", "True") in types(await world.settle())
+    job = await world.settle()
+    assert types(job)[-1] == ("Succeeded", "True")
+    assert job["status"]["conditions"][-1]["message"] == "PyTorchJob default/job successfully completed."
+
+
+async def test_one_worker_of_an_elastic_job_is_enough(world: World) -> None:
+    await world.start(master=False, workers=2, elasticPolicy={})
+    assert env(world.pods()["job-worker-1"])["PET_NNODES"] == "2:2"
+    world.mark("job-worker-1", "Succeeded")
+    assert types(await world.settle())[-1] == ("Succeeded", "True")
 
 
 @pytest.mark.parametrize(
-    ("policy", "code", "fails"), [("Never", 137, True), ("ExitCode", 1, True), ("ExitCode", 137, False)]
+    ("policy", "message", "has_ended"),
+    [
+        ("Never", "PyTorchJob job is failed because 1 Worker replica(s) failed.", True),
+        # The operator forgets the time here.
+        ("ExitCode", 'job "job" is failing because "Worker" replica(s) failed.', False),
+    ],
 )
-async def test_a_failed_pod_fails_the_job_or_is_made_anew(world: World, policy: str, code: int, fails: bool) -> None:
-    await world.start(policy=policy)
+async def test_a_failed_pod_fails_the_job(world: World, policy: str, message: str, has_ended: bool) -> None:
+    await world.start(policy=policy, runPolicy={"ttlSecondsAfterFinished": 10})
     assert world.pods()["job-worker-0"]["spec"]["restartPolicy"] == "Never"
+    world.mark("job-master-0", "Running")
+    world.mark("job-worker-0", "Failed", code=1)
+    job = await world.settle()
+    assert types(job) == [("Created", "True"), ("Running", "False"), ("Failed", "True")] or not has_ended
+    assert types(job)[-1] == ("Failed", "True")
+    assert job["status"]["conditions"][-1]["message"] == message
+    assert ("completionTime" in job["status"]) is has_ended
+    assert world.delay == (10 if has_ended else None)
+
+
+@pytest.mark.parametrize(("policy", "code"), [("ExitCode", 137), ("OnFailure", 1), ("Always", 1)])
+async def test_a_failed_pod_is_made_anew_and_the_job_is_restarting_meanwhile(
+    world: World, policy: str, code: int
+) -> None:
+    await world.start(policy=policy)
     before = world.pods()["job-worker-0"]
     world.mark("job-master-0", "Running")
+    assert types(await world.settle())[-1] == ("Running", "True")
     world.mark("job-worker-0", "Failed", code=code)
+    job = await world.step()
+    assert types(job) == [("Created", "True"), ("Restarting", "True")]
+    message = "PyTorchJob job is restarting because 1 Worker replica(s) failed."
+    assert job["status"]["conditions"][-1]["message"] == message
     job = await world.settle()
-    if fails:
-        assert types(job)[-1] == ("Failed", "True")
-        message = "PyTorchJob job is failed because 1 Worker replica(s) failed."
-        assert job["status"]["conditions"][-1]["message"] == message
-        return
-    world.confirm_deletions()
-    job = await world.settle()
+    assert types(job) == [("Created", "True"), ("Running", "True")]
     after = world.pods()["job-worker-0"]
     assert after["metadata"]["uid"] != before["metadata"]["uid"]
     assert env(after)["MASTER_PORT"] == env(before)["MASTER_PORT"]
+
+
+async def test_a_lost_nodes_pod_that_told_no_exit_code_is_made_anew(world: World) -> None:
+    await world.start(policy="ExitCode")
+    pod = world.pods()["job-worker-0"]
+    world.registry.update_status(POD, {**pod, "status": {"phase": "Failed", "reason": "NodeLost"}})
+    assert types(await world.step())[-1] == ("Restarting", "True")
+
+
+async def test_without_retries_the_first_failed_pod_reaches_the_limit(world: World) -> None:
+    await world.start(policy="Never", runPolicy={"backoffLimit": 0})
+    world.mark("job-worker-0", "Failed", code=1)
+    job = await world.settle()
+    message = "Job job has failed because it has reached the specified backoff limit"
+    assert job["status"]["conditions"][-1]["message"] == message
+
+
+async def test_pods_beyond_the_number_of_replicas_are_deleted(world: World) -> None:
+    job = await world.start(workers=2)
+    job["spec"]["pytorchReplicaSpecs"]["Worker"]["replicas"] = 1
+    world.registry.update(PYTORCH_JOB, job)
+    await world.settle()
+    world.confirm_deletions()
+    assert sorted(world.pods()) == ["job-master-0", "job-worker-0"]
+
+
+async def test_a_job_that_another_manager_runs_is_left_alone(world: World) -> None:
+    await world.start(runPolicy={"managedBy": "kueue.x-k8s.io/multikueue"})
+    assert world.pods() == {}
 
 
 @pytest.mark.parametrize(("clean", "left"), [("None", 3), ("Running", 1), ("All", 0)])
@@ -201,7 +279,7 @@ async def test_the_deadline_and_the_time_to_live_end_the_job(world: World) -> No
 
 
 async def test_suspension_removes_the_pods_and_resuming_brings_them_back(world: World) -> None:
-    job = await world.start()
+    job = await world.start(runPolicy={})
     world.mark("job-master-0", "Running")
     job = await world.settle()
     job["spec"]["runPolicy"]["suspend"] = True
@@ -210,6 +288,7 @@ async def test_suspension_removes_the_pods_and_resuming_brings_them_back(world: 
     assert types(job) == [("Created", "True"), ("Running", "False"), ("Suspended", "True")]
     world.confirm_deletions()
     assert world.pods() == {}
+    assert world.registry.list(SERVICE, "default")[0] == []
     job["spec"]["runPolicy"]["suspend"] = False
     world.registry.update(PYTORCH_JOB, job)
     job = await world.settle()

@@ -1,15 +1,15 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from airflow_llmtune.controlplane.apiserver.kinds import EVENT, JOB, POD, TRIAL
+from airflow_llmtune.controlplane.apiserver.kinds import CUSTOM_RESOURCE_DEFINITION, EVENT, JOB, POD, TRIAL, Kind
 from airflow_llmtune.controlplane.apiserver.registry import Registry
 from airflow_llmtune.controlplane.clock import Clock
-from airflow_llmtune.controlplane.controllers.trial import TrialController
-from airflow_llmtune.controlplane.controllers.trial_template import RenderError, render
+from airflow_llmtune.controlplane.controllers.trial import TrialController, UnknownKindError
 from airflow_llmtune.controlplane.db_manager import DBManager, MetricLog
 from objects import Object
 from registries import settle
@@ -89,7 +89,10 @@ async def test_a_new_trial_creates_its_job_and_runs_at_once(world: World, condit
     assert trial["metadata"]["finalizers"] == ["clean-metrics-in-db"]
     job = world.registry.get(JOB, "default", "trial")
     assert job["metadata"]["ownerReferences"][0]["uid"] == trial["metadata"]["uid"]
-    assert world.events() == [("Normal", "JobCreated", "Job trial has been created")]
+    assert sorted(world.events()) == [
+        ("Normal", "JobCreated", "Job trial has been created"),
+        ("Normal", "JobRunning", "Job trial is running"),
+    ]
 
 
 async def test_a_succeeded_job_with_metrics_ends_the_trial_and_the_job(world: World, conditions: Conditions) -> None:
@@ -182,40 +185,91 @@ async def test_deleting_a_trial_forgets_its_metrics(world: World) -> None:
     assert world.db_manager.get_observation_log("trial") == []
 
 
-TEMPLATE: Object = {
-    "trialSpec": {},
-    "trialParameters": [
-        {"name": "rate", "reference": "lr"},
-        {"name": "who", "reference": "${trialSpec.Name}"},
-        {"name": "team", "reference": "${trialSpec.Labels[team]}"},
-    ],
-}
-TEXT = (
-    '{"apiVersion": "batch/v1", "kind": "Job", "metadata": {"labels": {"team": "red"}}, '
-    '"args": ["${trialParameters.rate}", "${trialParameters.who}/${trialParameters.team}"]}'
-)
-
-
-def test_placeholders_are_replaced_as_text() -> None:
-    job = render(TEMPLATE, TEXT, [{"name": "lr", "value": "0.1"}], "trial", "default")
-    assert job["args"] == ["0.1", "trial/red"]
-    assert job["metadata"] == {"labels": {"team": "red"}, "name": "trial", "namespace": "default"}
-
-
-def test_a_yaml_template_can_turn_values_into_numbers() -> None:
-    template = {"trialParameters": [{"name": "n", "reference": "n"}]}
-    text = "spec:\n  parallelism: ${trialParameters.n}\n"
-    assert render(template, text, [{"name": "n", "value": "2"}], "t", "d")["spec"] == {"parallelism": 2}
+async def test_a_pushed_metric_that_never_came_is_stored_as_unavailable(world: World, conditions: Conditions) -> None:
+    await world.start(metricsCollector={"collector": {"kind": "Push"}})
+    world.end_job("Complete")
+    trial = await world.settle()
+    assert conditions(trial)[-1] == ("MetricsUnavailable", "True", "MetricsUnavailable")
+    assert "observation" not in trial["status"]
+    assert world.db_manager.get_observation_log("trial") == [MetricLog("0001-01-01T00:00:00Z", "loss", "unavailable")]
 
 
 @pytest.mark.parametrize(
-    ("assignments", "text"),
-    [
-        ([], "unable to find parameter: lr"),
-        ([{"name": "lr", "value": "1"}, {"name": "x", "value": "1"}], "in TrialParameters"),
-        ([{"name": "lr", "value": 'a"b'}], "unable to parse|not an object"),
-    ],
+    ("found", "message"),
+    [({"reason": "DeadlineExceeded", "message": "late"}, "late DeadlineExceeded"), ({}, "")],
 )
-def test_a_template_that_cannot_be_filled_is_an_error(assignments: list[dict[str, str]], text: str) -> None:
-    with pytest.raises(RenderError, match=text):
-        render(TEMPLATE, TEXT, assignments, "trial", "default")
+async def test_the_event_of_a_failed_job_tells_why(world: World, found: dict[str, str], message: str) -> None:
+    await world.start()
+    world.end_job("Failed", **found)
+    await world.settle()
+    assert ("Normal", "JobFailed", f"Job trial has failed{'. ' + message if message else ''}") in world.events()
+
+
+@pytest.mark.parametrize("selected", ["status.conditions.#.type", "status.numbers"])
+async def test_a_condition_that_selects_no_object_says_nothing(
+    world: World, conditions: Conditions, selected: str
+) -> None:
+    await world.start(successCondition=selected)
+    job = world.registry.get(JOB, "default", "trial")
+    found = [{"type": "Complete", "status": "True"}]
+    world.registry.update_status(JOB, {**job, "status": {"conditions": found, "numbers": [1]}})
+    assert conditions(await world.settle())[-1] == ("Running", "True", "TrialRunning")
+
+
+WORKFLOW: Object = {
+    "runSpec": {
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "Workflow",
+        "metadata": {"name": "trial", "namespace": "default"},
+        "spec": {"entrypoint": "main"},
+    },
+    "successCondition": 'status.[@this].#(phase=="Succeeded")#',
+    "failureCondition": 'status.[@this].#(phase=="Failed")#',
+}
+
+
+def define_workflows(registry: Registry) -> Kind:
+    """What Argo's own CustomResourceDefinition does."""
+    names = {"plural": "workflows", "singular": "workflow", "kind": "Workflow", "listKind": "WorkflowList"}
+    schema = {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}}
+    version = {"name": "v1alpha1", "served": True, "storage": True, "schema": schema, "subresources": {"status": {}}}
+    spec = {"group": "argoproj.io", "names": names, "scope": "Namespaced", "versions": [version]}
+    registry.create(CUSTOM_RESOURCE_DEFINITION, {"metadata": {"name": "workflows.argoproj.io"}, "spec": spec})
+    kind = registry.kinds.find("argoproj.io/v1alpha1", "Workflow")
+    assert kind is not None
+    return kind
+
+
+@pytest.mark.parametrize(("phase", "state"), [("Succeeded", "Succeeded"), ("Failed", "Failed")])
+async def test_a_trial_can_be_of_any_kind(world: World, conditions: Conditions, phase: str, state: str) -> None:
+    workflow = define_workflows(world.registry)
+    assert conditions(await world.start(**WORKFLOW))[-1] == ("Running", "True", "TrialRunning")
+    assert world.delay is None, "the controller is told of changes of custom kinds"
+    world.report("0.5")
+    stored = world.registry.get(workflow, "default", "trial")
+    assert stored["metadata"]["ownerReferences"][0]["kind"] == "Trial"
+    world.registry.update_status(workflow, {**stored, "status": {"phase": phase, "message": "done"}})
+    trial = await world.settle()
+    assert conditions(trial)[-1] == (state, "True", f"Trial{state}")
+    assert trial["status"]["conditions"][-1]["message"].endswith(". Job message: done")
+    assert "deletionTimestamp" in world.registry.get(workflow, "default", "trial")["metadata"]
+
+
+async def test_a_kind_that_is_not_there_is_waited_for(world: World, conditions: Conditions) -> None:
+    with pytest.raises(
+        UnknownKindError, match=re.escape('no matches for kind "Workflow" in version "argoproj.io/v1alpha1"')
+    ):
+        await world.start(**WORKFLOW)
+    assert conditions(world.trial()) == [("Created", "True", "TrialCreated")]
+    define_workflows(world.registry)
+    assert conditions(await world.settle())[-1] == ("Running", "True", "TrialRunning")
+
+
+async def test_a_bare_pod_can_be_a_trial(world: World, conditions: Conditions) -> None:
+    pod = {"apiVersion": "v1", "kind": "Pod", "spec": RUN_SPEC["spec"]["template"]["spec"]}
+    await world.start(**{**WORKFLOW, "runSpec": {**WORKFLOW["runSpec"], **pod}})
+    assert world.delay == 1.0, "nobody tells the controller of changes of pods"
+    world.report("0.5")
+    stored = world.registry.get(POD, "default", "trial")
+    world.registry.update_status(POD, {**stored, "status": {"phase": "Succeeded"}})
+    assert conditions(await world.settle())[-1] == ("Succeeded", "True", "TrialSucceeded")

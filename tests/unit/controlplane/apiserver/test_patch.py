@@ -10,7 +10,6 @@ import pytest
 from airflow_llmtune.controlplane.apiserver.errors import ApiError
 from airflow_llmtune.controlplane.apiserver.kinds import EXPERIMENT, POD
 from airflow_llmtune.controlplane.apiserver.patch import (
-    APPLY,
     JSON,
     MERGE,
     STRATEGIC,
@@ -198,17 +197,16 @@ def test_custom_resources_take_no_strategic_patch() -> None:
     assert STRATEGIC not in accepted_types(EXPERIMENT)
 
 
-def test_an_apply_patch_merges_as_the_kind_does() -> None:
+def test_each_format_merges_in_its_way() -> None:
     target = {"spec": {"containers": [{"name": "a"}]}}
     patch = {"spec": {"containers": [{"name": "b"}]}}
-    assert apply_patch(POD, target, APPLY, patch)["spec"]["containers"] == [{"name": "a"}, {"name": "b"}]
-    assert apply_patch(EXPERIMENT, target, APPLY, patch)["spec"]["containers"] == [{"name": "b"}]
-    assert apply_patch(POD, target, MERGE, patch)["spec"]["containers"] == [{"name": "b"}]
-    removed = apply_patch(POD, target, JSON, [{"op": "remove", "path": "/spec"}])
+    assert apply_patch(target, STRATEGIC, patch)["spec"]["containers"] == [{"name": "a"}, {"name": "b"}]
+    assert apply_patch(target, MERGE, patch)["spec"]["containers"] == [{"name": "b"}]
+    removed = apply_patch(target, JSON, [{"op": "remove", "path": "/spec"}])
     assert removed == {}
 
 
 def test_a_merge_patch_must_be_an_object() -> None:
     with pytest.raises(ApiError) as raised:
-        apply_patch(POD, {}, MERGE, [1])
+        apply_patch({}, MERGE, [1])
     assert raised.value.code == 400

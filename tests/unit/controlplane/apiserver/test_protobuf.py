@@ -61,6 +61,24 @@ def test_a_namespace_keeps_only_what_a_client_may_set() -> None:
     }
 
 
+def test_a_service_has_numbers_and_ports_that_are_either() -> None:
+    named = chunk(1, chunk(1, "http") + b"\x18\x50" + chunk(4, b"\x08\x01" + chunk(3, "web")))
+    numbered = chunk(1, b"\x18\x51" + chunk(4, b"\x08\x00\x10\x90\x3f"))
+    read = decode(envelope("Service", METADATA + chunk(2, named + numbered)))
+    assert read["spec"]["ports"] == [
+        {"name": "http", "port": 80, "targetPort": "web"},
+        {"port": 81, "targetPort": 8080},
+    ]
+
+
+def test_a_job_is_read_down_to_its_containers() -> None:
+    container = chunk(2, chunk(1, "c") + chunk(2, "busybox") + chunk(3, "echo") + chunk(3, "hi"))
+    spec = b"\x38\x02" + chunk(6, chunk(2, container + chunk(3, "Never")))
+    read = decode(envelope("Job", METADATA + chunk(2, spec), "batch/v1"))
+    pod = {"containers": [{"name": "c", "image": "busybox", "command": ["echo", "hi"]}], "restartPolicy": "Never"}
+    assert read["spec"] == {"backoffLimit": 2, "template": {"spec": pod}}
+
+
 @pytest.mark.parametrize(
     ("body", "code"),
     [

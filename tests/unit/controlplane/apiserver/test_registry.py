@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import re
 from typing import Any
 
@@ -247,3 +248,17 @@ def test_keys_that_are_no_file_names_are_refused(registry: Registry, kind: Kind,
 
 def test_a_text_that_cannot_be_stored_is_refused(registry: Registry) -> None:
     assert refused(create, registry, CONFIG_MAP, {"metadata": {"name": "c"}, "data": {"k": "\ud800"}}).code == 400
+
+
+def test_a_generated_name_that_is_taken_is_tried_again_with_another_suffix(registry: Registry) -> None:
+    random.seed(7)
+    first = registry.create(EXPERIMENT, {"metadata": {"generateName": "e-"}}, "default")["metadata"]["name"]
+    random.seed(7)
+    second = registry.create(EXPERIMENT, {"metadata": {"generateName": "e-"}}, "default")["metadata"]["name"]
+    assert first != second
+    assert refused(registry.create, EXPERIMENT, {"metadata": {"name": first}}, "default").reason == "AlreadyExists"
+
+
+def test_unknown_fields_of_metadata_vanish(registry: Registry) -> None:
+    made = registry.create(EXPERIMENT, {"metadata": {"name": "x", "label": {"a": "b"}}}, "default")
+    assert "label" not in made["metadata"]

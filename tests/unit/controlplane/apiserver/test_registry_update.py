@@ -12,7 +12,7 @@ from airflow_llmtune.controlplane.apiserver.kinds import (
     CONFIG_MAP,
     EXPERIMENT,
 )
-from airflow_llmtune.controlplane.apiserver.patch import APPLY, JSON, MERGE, STRATEGIC
+from airflow_llmtune.controlplane.apiserver.patch import JSON, MERGE, STRATEGIC
 from airflow_llmtune.controlplane.apiserver.registry import Registry
 from objects import experiment
 from registries import create, refused
@@ -157,12 +157,3 @@ def test_an_unknown_format_and_a_missing_object_are_refused(registry: Registry) 
     create(registry)
     assert refused(registry.patch, EXPERIMENT, "default", "x", STRATEGIC, {}).code == 415
     assert refused(registry.patch, EXPERIMENT, "default", "y", MERGE, {}).code == 404
-    assert refused(registry.patch, EXPERIMENT, "default", "y", APPLY, {}, subresource="status").code == 404
-
-
-def test_an_apply_patch_creates_what_is_absent(registry: Registry) -> None:
-    obj = registry.patch(EXPERIMENT, "default", "x", APPLY, experiment())
-    assert obj["metadata"]["generation"] == 1
-    again = registry.patch(EXPERIMENT, "default", "x", APPLY, {"spec": {"maxTrialCount": 8}})
-    assert again["metadata"]["uid"] == obj["metadata"]["uid"]
-    assert again["spec"]["maxTrialCount"] == 8

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from airflow_llmtune.controlplane.apiserver.errors import ApiError
-from airflow_llmtune.controlplane.apiserver.kinds import EVENT, EXPERIMENT, JOB, NAMESPACE, POD, Kind
-from airflow_llmtune.controlplane.apiserver.selectors import matcher
+from airflow_llmtune.controlplane.apiserver.kinds import EVENT, EXPERIMENT, JOB, NAMESPACE, NODE, POD, Kind
+from airflow_llmtune.controlplane.apiserver.selectors import matcher, wanted_name
 
 LABELS = {"app": "web", "tier": "front", "katib.kubeflow.org/trial": "t-1", "empty": ""}
 
@@ -87,6 +88,9 @@ def test_a_label_selector_that_cannot_be_read_is_a_bad_request(selector: str) ->
         (JOB, "status.successful=2", {"status": {"succeeded": 2}}, True),
         (NAMESPACE, "status.phase=Active", {"status": {"phase": "Active"}}, True),
         (EXPERIMENT, "metadata.namespace=n", {"metadata": {"namespace": "n"}}, True),
+        (NODE, "spec.unschedulable=false", {}, True),
+        (NODE, "spec.unschedulable=true", {"spec": {"unschedulable": True}}, True),
+        (replace(EXPERIMENT, selectable=("spec.size",)), "spec.size=s", {"spec": {"size": "s"}}, True),
     ],
 )
 def test_field_selectors(kind: Kind, selector: str, obj: dict[str, Any], expected: bool) -> None:
@@ -103,6 +107,20 @@ def test_a_field_that_is_not_offered_is_a_bad_request(kind: Kind, selector: str)
     with pytest.raises(ApiError) as raised:
         matcher(kind, "", selector)
     assert raised.value.code == 400
+
+
+@pytest.mark.parametrize(
+    ("selector", "name"),
+    [
+        ("metadata.name=x", "x"),
+        (" metadata.name==x ", "x"),
+        ("metadata.name!=x", ""),
+        ("metadata.name=x,a=b", ""),
+        ("", ""),
+    ],
+)
+def test_one_name_alone_is_recognised(selector: str, name: str) -> None:
+    assert wanted_name(selector) == name
 
 
 def test_both_selectors_must_agree() -> None:

@@ -1,16 +1,33 @@
-"""The store: numbering, copies, order, history, snapshots and subscriptions."""
+"""The store, in memory and on a database alike: numbering, copies, order, history, snapshots and subscriptions."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import weakref
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from airflow_llmtune.controlplane.apiserver.kinds import CONFIG_MAP, SECRET
+from airflow_llmtune.controlplane.state.database import Database
+from airflow_llmtune.controlplane.state.journals import SqliteJournal
 from airflow_llmtune.controlplane.store import CompactedError, Key, KeyAbsentError, KeyExistsError, Store
+
+NewStore = Callable[..., Store]
+
+
+@pytest.fixture(params=["memory", "database"])
+def new_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NewStore]:
+    """One store per test, made with the arguments that it needs."""
+    if request.param == "memory":
+        yield Store
+        return
+    with closing(Database(tmp_path)) as database:
+        yield lambda **options: Store(**options, journal=SqliteJournal(database))
 
 
 def obj(**data: Any) -> dict[str, Any]:
@@ -21,8 +38,8 @@ def names(entries: Any) -> list[Key]:
     return [entry.key for entry in entries]
 
 
-def test_every_write_gets_the_next_revision_of_one_counter() -> None:
-    store = Store()
+def test_every_write_gets_the_next_revision_of_one_counter(new_store: NewStore) -> None:
+    store = new_store()
     first = store.create(CONFIG_MAP, "n", "a", obj())
     second = store.create(SECRET, "n", "a", obj())
     third = store.update(CONFIG_MAP, "n", "a", obj(x=1))
@@ -32,16 +49,16 @@ def test_every_write_gets_the_next_revision_of_one_counter() -> None:
     assert store.revision == 4
 
 
-def test_a_store_may_start_above_the_numbers_of_an_earlier_one() -> None:
-    store = Store(first_revision=1000)
+def test_a_store_may_start_above_the_numbers_of_an_earlier_one(new_store: NewStore) -> None:
+    store = new_store(first_revision=1000)
     assert store.create(CONFIG_MAP, "n", "a", obj()).revision == 1001
     with pytest.raises(CompactedError, match=r"too old resource version: 7 \(1000\)"):
         store.subscribe(CONFIG_MAP, 7)
     store.subscribe(CONFIG_MAP, 1000)
 
 
-def test_what_is_handed_out_and_in_can_be_changed_without_harm() -> None:
-    store = Store()
+def test_what_is_handed_out_and_in_can_be_changed_without_harm(new_store: NewStore) -> None:
+    store = new_store()
     given = obj(x=[1])
     entry = store.create(CONFIG_MAP, "n", "a", given)
     given["data"]["x"].append(2)
@@ -53,8 +70,8 @@ def test_what_is_handed_out_and_in_can_be_changed_without_harm() -> None:
     assert "resourceVersion" not in given["metadata"]
 
 
-def test_create_refuses_a_taken_key_and_the_others_an_absent_one() -> None:
-    store = Store()
+def test_create_refuses_a_taken_key_and_the_others_an_absent_one(new_store: NewStore) -> None:
+    store = new_store()
     store.create(CONFIG_MAP, "n", "a", obj())
     with pytest.raises(KeyExistsError):
         store.create(CONFIG_MAP, "n", "a", obj())
@@ -66,14 +83,14 @@ def test_create_refuses_a_taken_key_and_the_others_an_absent_one() -> None:
     assert store.revision == 1
 
 
-def test_numbers_that_json_does_not_know_are_refused() -> None:
-    store = Store()
+def test_numbers_that_json_does_not_know_are_refused(new_store: NewStore) -> None:
+    store = new_store()
     with pytest.raises(ValueError, match="not JSON compliant"):
         store.create(CONFIG_MAP, "n", "a", obj(x=float("nan")))
 
 
-def test_scans_are_in_order_of_namespace_and_name() -> None:
-    store = Store()
+def test_scans_are_in_order_of_namespace_and_name(new_store: NewStore) -> None:
+    store = new_store()
     for namespace, name in (("b", "z"), ("a", "y"), ("b", "a"), ("a-b", "c"), ("", "root")):
         store.create(CONFIG_MAP, namespace, name, obj())
     assert names(store.scan(CONFIG_MAP)) == [("", "root"), ("a", "y"), ("a-b", "c"), ("b", "a"), ("b", "z")]
@@ -86,8 +103,8 @@ def test_scans_are_in_order_of_namespace_and_name() -> None:
     assert names(store.scan(CONFIG_MAP, "b")) == [("b", "z")]
 
 
-def test_a_scan_at_an_earlier_revision_shows_what_was() -> None:
-    store = Store()
+def test_a_scan_at_an_earlier_revision_shows_what_was(new_store: NewStore) -> None:
+    store = new_store()
     store.create(CONFIG_MAP, "n", "kept", obj())
     store.create(CONFIG_MAP, "n", "changed", obj(v="old"))
     store.create(CONFIG_MAP, "n", "deleted", obj())
@@ -103,8 +120,8 @@ def test_a_scan_at_an_earlier_revision_shows_what_was() -> None:
     assert names(store.scan_at(CONFIG_MAP, store.revision, "n")) == names(store.scan(CONFIG_MAP, "n"))
 
 
-def test_a_subscription_reads_what_came_after_its_revision() -> None:
-    store = Store()
+def test_a_subscription_reads_what_came_after_its_revision(new_store: NewStore) -> None:
+    store = new_store()
     first = store.create(CONFIG_MAP, "n", "a", obj())
     store.create(CONFIG_MAP, "n", "b", obj())
     store.create(SECRET, "n", "s", obj())
@@ -116,8 +133,8 @@ def test_a_subscription_reads_what_came_after_its_revision() -> None:
     assert since_first.read() == []
 
 
-def test_a_change_carries_the_state_before_it() -> None:
-    store = Store()
+def test_a_change_carries_the_state_before_it(new_store: NewStore) -> None:
+    store = new_store()
     subscription = store.subscribe(CONFIG_MAP)
     old = store.create(CONFIG_MAP, "n", "a", obj(v=1))
     new = store.update(CONFIG_MAP, "n", "a", obj(v=2))
@@ -127,8 +144,8 @@ def test_a_change_carries_the_state_before_it() -> None:
     assert deleted.entry.view["data"] == {"v": 3}
 
 
-def test_history_is_bounded_and_the_forgotten_part_is_refused() -> None:
-    store = Store(history_limit=5)
+def test_history_is_bounded_and_the_forgotten_part_is_refused(new_store: NewStore) -> None:
+    store = new_store(history_limit=5)
     slow = store.subscribe(CONFIG_MAP, 0)
     for index in range(12):
         store.create(CONFIG_MAP, "n", f"c{index:02}", obj())
@@ -141,8 +158,8 @@ def test_history_is_bounded_and_the_forgotten_part_is_refused() -> None:
         store.scan_at(CONFIG_MAP, 1)
 
 
-def test_one_kinds_writes_do_not_forget_anothers_history() -> None:
-    store = Store(history_limit=2)
+def test_one_kinds_writes_do_not_forget_anothers_history(new_store: NewStore) -> None:
+    store = new_store(history_limit=2)
     start = store.create(SECRET, "n", "s", obj()).revision
     for index in range(20):
         store.create(CONFIG_MAP, "n", f"c{index}", obj())
@@ -150,8 +167,8 @@ def test_one_kinds_writes_do_not_forget_anothers_history() -> None:
     assert len(store.subscribe(SECRET, start).read()) == 1
 
 
-def test_compacting_forgets_everything_up_to_now() -> None:
-    store = Store()
+def test_compacting_forgets_everything_up_to_now(new_store: NewStore) -> None:
+    store = new_store()
     old = store.create(CONFIG_MAP, "n", "a", obj()).revision
     store.create(CONFIG_MAP, "n", "b", obj())
     store.compact()
@@ -162,8 +179,8 @@ def test_compacting_forgets_everything_up_to_now() -> None:
     assert store.subscribe(CONFIG_MAP, store.revision).read() == []
 
 
-async def test_waiting_ends_with_the_next_change_or_the_timeout() -> None:
-    store = Store()
+async def test_waiting_ends_with_the_next_change_or_the_timeout(new_store: NewStore) -> None:
+    store = new_store()
     subscription = store.subscribe(CONFIG_MAP)
     assert await subscription.wait(0.01) is False
     waiting = asyncio.create_task(subscription.wait(5))
@@ -172,8 +189,8 @@ async def test_waiting_ends_with_the_next_change_or_the_timeout() -> None:
     assert await waiting is True
 
 
-async def test_one_event_can_serve_the_subscriptions_of_several_kinds() -> None:
-    store = Store()
+async def test_one_event_can_serve_the_subscriptions_of_several_kinds(new_store: NewStore) -> None:
+    store = new_store()
     wake = asyncio.Event()
     subscriptions = [store.subscribe(kind, wake=wake) for kind in (CONFIG_MAP, SECRET)]
     store.create(SECRET, "n", "s", obj())
@@ -181,16 +198,16 @@ async def test_one_event_can_serve_the_subscriptions_of_several_kinds() -> None:
     assert [len(subscription.read()) for subscription in subscriptions] == [0, 1]
 
 
-def test_a_dropped_subscription_leaves_nothing() -> None:
-    store = Store()
+def test_a_dropped_subscription_leaves_nothing(new_store: NewStore) -> None:
+    store = new_store()
     subscription = weakref.ref(store.subscribe(CONFIG_MAP))
     gc.collect()
     assert subscription() is None
     store.create(CONFIG_MAP, "n", "a", obj())
 
 
-def test_history_is_bounded_in_bytes_too_but_the_newest_changes_stay() -> None:
-    store = Store(history_bytes=10_000)
+def test_history_is_bounded_in_bytes_too_but_the_newest_changes_stay(new_store: NewStore) -> None:
+    store = new_store(history_bytes=10_000)
     first = store.create(CONFIG_MAP, "n", "a", obj(text="")).revision
     for index in range(300):
         store.update(CONFIG_MAP, "n", "a", obj(text="x" * 1000, index=index))
@@ -199,8 +216,8 @@ def test_history_is_bounded_in_bytes_too_but_the_newest_changes_stay() -> None:
     assert len(store.subscribe(CONFIG_MAP, store.revision - 100).read()) == 100
 
 
-def test_old_changes_keep_only_their_bytes_and_can_still_be_read() -> None:
-    store = Store()
+def test_old_changes_keep_only_their_bytes_and_can_still_be_read(new_store: NewStore) -> None:
+    store = new_store()
     old = store.create(CONFIG_MAP, "n", "a", obj(v=0))
     parsed = old.view
     assert old.view is parsed

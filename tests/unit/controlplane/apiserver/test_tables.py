@@ -7,8 +7,28 @@ from typing import Any
 
 import pytest
 
-from airflow_llmtune.controlplane.apiserver.kinds import EVENT, JOB, KINDS, POD, PYTORCH_JOB, SUGGESTION, TRIAL, Kind
-from airflow_llmtune.controlplane.apiserver.tables import human_duration, table
+from airflow_llmtune.controlplane.apiserver.built_in_columns import BUILT_IN_COLUMNS
+from airflow_llmtune.controlplane.apiserver.columns import human_duration
+from airflow_llmtune.controlplane.apiserver.kinds import (
+    CUSTOM_RESOURCE_DEFINITION,
+    EVENT,
+    JOB,
+    JOB_SET,
+    KINDS,
+    NODE,
+    PERSISTENT_VOLUME,
+    PERSISTENT_VOLUME_CLAIM,
+    POD,
+    PYTORCH_JOB,
+    ROLE,
+    ROLE_BINDING,
+    SERVICE,
+    SUGGESTION,
+    TRAIN_JOB,
+    TRIAL,
+    Kind,
+)
+from airflow_llmtune.controlplane.apiserver.tables import table
 
 NOW = datetime(2026, 11, 22, 9, 10, tzinfo=UTC)
 CREATED = {"name": "x", "creationTimestamp": "2026-11-22T09:00:00Z"}
@@ -119,13 +139,66 @@ TERMINATED = {"reason": "Error", "exitCode": 1}
         (TRIAL, {}, ["", ""]),
         (SUGGESTION, {"spec": {"requests": 3}, "status": {"suggestionCount": 2}}, ["", "", 3, 2]),
         (PYTORCH_JOB, {"status": {"conditions": [{"type": "Running", "status": "True"}]}}, ["Running"]),
+        (TRAIN_JOB, {"status": {"conditions": [{"type": "Complete", "status": "True"}]}}, ["Complete"]),
+        (
+            JOB_SET,
+            {
+                "spec": {"suspend": False},
+                "status": {"restarts": 1, "conditions": [{"type": "Completed", "status": "True"}]},
+            },
+            ["", 1, "True", False],
+        ),
+        (ROLE_BINDING, {"roleRef": {"kind": "Role", "name": "reader"}}, ["Role/reader"]),
+        (SERVICE, {"spec": {"ports": [{"port": 80}]}}, ["ClusterIP", "None", "<none>", "80/TCP"]),
+        (
+            PERSISTENT_VOLUME,
+            {
+                "spec": {
+                    "capacity": {"storage": "1Gi"},
+                    "accessModes": ["ReadWriteOnce", "ReadOnlyMany"],
+                    "persistentVolumeReclaimPolicy": "Retain",
+                    "claimRef": {"namespace": "default", "name": "c"},
+                },
+                "status": {"phase": "Bound"},
+            },
+            ["1Gi", "RWO,ROX", "Retain", "Bound", "default/c", "", "<unset>", ""],
+        ),
+        (
+            PERSISTENT_VOLUME_CLAIM,
+            {"metadata": {**CREATED, "deletionTimestamp": "t"}, "spec": {"volumeName": "v"}},
+            ["Terminating", "v", "", "", "", "<unset>"],
+        ),
     ],
 )
 def test_cells_between_name_and_age(kind: Kind, obj: dict[str, Any], cells: list[Any]) -> None:
-    printed = table(kind, [{"metadata": CREATED} | obj], {}, "None", NOW)
+    columns = BUILT_IN_COLUMNS[kind]
+    printed = table(columns, [{"metadata": CREATED} | obj], {}, "None", NOW)
     (row,) = printed["rows"]
     assert row["object"] is None
-    assert row["cells"] == ["x", *cells, "10m"]
+    shown = [cell for cell, column in zip(row["cells"], columns, strict=True) if not column.priority]
+    assert shown == ["x", *cells, "10m"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "obj", "cells"),
+    [
+        (
+            NODE,
+            {
+                "status": {"conditions": [{"type": "Ready", "status": "True"}], "nodeInfo": {"kubeletVersion": "v1"}},
+                "spec": {"unschedulable": True},
+                "metadata": {**CREATED, "labels": {"node-role.kubernetes.io/worker": ""}},
+            },
+            ["x", "Ready,SchedulingDisabled", "worker", "10m", "v1"],
+        ),
+        (NODE, {}, ["x", "Unknown", "<none>", "10m", ""]),
+        (ROLE, {}, ["x", "2026-11-22T09:00:00Z"]),
+        (CUSTOM_RESOURCE_DEFINITION, {}, ["x", "2026-11-22T09:00:00Z"]),
+    ],
+)
+def test_cells_of_kinds_whose_age_is_not_last(kind: Kind, obj: dict[str, Any], cells: list[Any]) -> None:
+    printed = table(BUILT_IN_COLUMNS[kind], [{"metadata": CREATED} | obj], {}, "None", NOW)
+    assert printed["rows"][0]["cells"] == cells
 
 
 def test_an_event_is_printed_with_what_it_is_about() -> None:
@@ -137,12 +210,18 @@ def test_an_event_is_printed_with_what_it_is_about() -> None:
         "message": "m",
         "involvedObject": {"kind": "Pod", "name": "p"},
     }
-    assert table(EVENT, [event], {}, "None", NOW)["rows"][0]["cells"] == ["60s", "Normal", "Started", "pod/p", "m"]
+    assert table(BUILT_IN_COLUMNS[EVENT], [event], {}, "None", NOW)["rows"][0]["cells"] == [
+        "60s",
+        "Normal",
+        "Started",
+        "pod/p",
+        "m",
+    ]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_every_kind_has_a_table_for_its_barest_object(kind: Kind) -> None:
     bare = {"metadata": CREATED, "involvedObject": {}}
-    printed = table(kind, [bare], {"resourceVersion": "1"}, "Object", NOW)
+    printed = table(BUILT_IN_COLUMNS[kind], [bare], {"resourceVersion": "1"}, "Object", NOW)
     assert len(printed["rows"][0]["cells"]) == len(printed["columnDefinitions"])
     assert printed["rows"][0]["object"] is bare

@@ -6,9 +6,13 @@ from typing import Any
 
 import pytest
 
+from airflow_llmtune.controlplane.apiserver.catalog import KindCatalog
 from airflow_llmtune.controlplane.apiserver.errors import ApiError
 from airflow_llmtune.controlplane.apiserver.kinds import CONFIG_MAP, EXPERIMENT, JOB, NAMESPACE, POD
 from airflow_llmtune.controlplane.apiserver.targets import Target, delete_options, flag, integer, parse_target
+from airflow_llmtune.controlplane.store import Store
+
+KINDS = KindCatalog(Store())
 
 
 @pytest.mark.parametrize(
@@ -27,7 +31,7 @@ from airflow_llmtune.controlplane.apiserver.targets import Target, delete_option
     ],
 )
 def test_paths_of_resources(path: str, target: Target) -> None:
-    assert parse_target(path) == target
+    assert parse_target(path, KINDS) == target
 
 
 @pytest.mark.parametrize(
@@ -47,7 +51,7 @@ def test_paths_of_resources(path: str, target: Target) -> None:
 )
 def test_other_paths_are_not_found(path: str) -> None:
     with pytest.raises(ApiError) as raised:
-        parse_target(path)
+        parse_target(path, KINDS)
     assert raised.value.code == 404
 
 

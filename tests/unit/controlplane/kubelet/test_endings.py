@@ -1,0 +1,116 @@
+"""Deletion, deadlines, and that no process is left, whatever happens."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+from airflow_llmtune.controlplane.apiserver.kinds import EVENT, POD
+from nodes import Node, dead, is_alive, written_pids
+from waiting import eventually
+
+
+async def test_a_pod_the_kubelet_cannot_run_fails_at_once(node: Node, tmp_path: Path) -> None:
+    (tmp_path / "pods").write_text("a file where a folder has to be")
+    node.create("sleep 60")
+    status = (await node.end())["status"]
+    assert (status["phase"], status["reason"]) == ("Failed", "KubeletError")
+
+
+async def test_the_pods_deadline_kills_it(node: Node) -> None:
+    node.create("sleep 60", activeDeadlineSeconds=1, terminationGracePeriodSeconds=1)
+    status = (await node.end())["status"]
+    assert (status["phase"], status["reason"]) == ("Failed", "DeadlineExceeded")
+
+
+async def test_a_pod_past_its_deadline_has_not_failed_before_its_containers_have_ended(
+    node: Node, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    wait = f"trap 'until [ -e {gate} ]; do sleep 0.02; done; exit 0' TERM; while :; do sleep 0.02; done"
+    node.create(wait, activeDeadlineSeconds=1)
+    await eventually(lambda: "DeadlineExceeded" in [one["reason"] for one in node.registry.list(EVENT, "default")[0]])
+    assert (node.pod() or {})["status"]["phase"] == "Running"
+    gate.touch()
+    status = (await node.end())["status"]
+    assert (status["phase"], status["reason"]) == ("Failed", "DeadlineExceeded")
+    assert status["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 0
+
+
+async def test_deletion_lets_the_process_end_in_its_grace_period(node: Node, tmp_path: Path) -> None:
+    ready, done = tmp_path / "ready", tmp_path / "done"
+    node.create(f"trap 'touch {done}; exit 0' TERM; touch {ready}; while :; do sleep 0.05; done")
+    await eventually(ready.exists)
+    marked = node.registry.delete(POD, "default", "pod")
+    assert marked["metadata"]["deletionGracePeriodSeconds"] == 30
+    await node.gone()
+    assert done.exists()
+
+
+async def test_a_process_that_ignores_the_signal_is_killed_with_all_it_started(node: Node, tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    script = f"trap '' TERM; setsid sh -c 'echo $$$$; exec sleep 60' >> {pids} & echo $$$$ >> {pids}; wait; sleep 60"
+    node.create(script, terminationGracePeriodSeconds=1)
+    started = await eventually(lambda: written_pids(pids, 2))
+    node.registry.delete(POD, "default", "pod")
+    await node.gone()
+    await dead(*started)
+
+
+async def test_a_pod_that_went_unseen_is_killed_too(node: Node, tmp_path: Path) -> None:
+    node.create(f"echo $$$$ > {tmp_path}/pid.new; mv {tmp_path}/pid.new {tmp_path}/pid; sleep 60")
+    await eventually((tmp_path / "pid").exists)
+    node.registry.delete(POD, "default", "pod", grace_period_seconds=0)
+    node.registry.store.compact()
+    await dead(int((tmp_path / "pid").read_text()))
+
+
+async def test_a_pod_of_a_node_that_there_is_not_can_be_deleted(node: Node) -> None:
+    node.create("true", nodeName="elsewhere")
+    node.registry.delete(POD, "default", "pod")
+    await node.gone()
+
+
+async def test_what_a_container_leaves_running_ends_with_it(node: Node, tmp_path: Path) -> None:
+    node.create(f"setsid sleep 60 & echo $! > {tmp_path}/pid")
+    await node.end()
+    await dead(int((tmp_path / "pid").read_text()))
+
+
+PLANE = """
+    import asyncio, sys
+    from pathlib import Path
+    from airflow_llmtune.controlplane.apiserver.kinds import NAMESPACE, POD
+    from airflow_llmtune.controlplane.admission import KatibAdmission
+    from airflow_llmtune.controlplane.apiserver.registry import Registry
+    from airflow_llmtune.controlplane.kubelet import Kubelet
+    from airflow_llmtune.controlplane.store import Store
+
+    async def main():
+        store = Store()
+        registry = Registry(store, KatibAdmission(store))
+        registry.create(NAMESPACE, {"metadata": {"name": "default"}})
+        script = "echo $$$$; setsid sh -c 'echo $$$$; exec sleep 300' & sleep 300"
+        command = ["sh", "-c", f"({script}) > {sys.argv[1]}/pids"]
+        spec = {"nodeName": "llmtune-node", "containers": [{"name": "main", "image": "x", "command": command}]}
+        registry.create(POD, {"metadata": {"name": "pod", "namespace": "default"}, "spec": spec})
+        await Kubelet(registry, Path(sys.argv[2]), is_temporary=True).run()
+
+    asyncio.run(main())
+"""
+
+
+async def test_nothing_survives_a_control_plane_that_is_killed(tmp_path: Path) -> None:
+    state_dir = tmp_path / "state"
+    plane = subprocess.Popen([sys.executable, "-c", textwrap.dedent(PLANE), str(tmp_path), str(state_dir)])
+    started = await eventually(lambda: written_pids(tmp_path / "pids", 2))
+    assert all(is_alive(pid) for pid in started)
+    assert state_dir.exists()
+    os.kill(plane.pid, signal.SIGKILL)
+    plane.wait()
+    await dead(*started)
+    await eventually(lambda: not state_dir.exists())
