@@ -34,9 +34,10 @@ KEPT = 10
 WARM_UP = 0.5
 # Of the day, not looked at: the warm-up knows no pauses, and its Events go only after an hour.
 SETTLING = 0.25
-# Fewer samples say nothing about a trend.
-LEAST_SAMPLES = 30
-GROWTH_BOUND = 0.03
+# A shorter day says nothing about a trend: its warm-up is too short as well.
+LEAST_SAMPLES = 90
+# The allocator's fragments grow by 1 to 5 % a day; one object forgotten with every Trial would be more than this.
+GROWTH_BOUND = 0.08
 # Connections of this client that the server has not noticed to be gone.
 SPARE_DESCRIPTORS = 4
 _COUNTED = {

@@ -48,14 +48,14 @@ class Lives:
         return [self.ended[name] - self.began[name] for name in self.began]
 
 
-def bare_seconds(workload: Workload, times: int) -> float:
+def bare_seconds(workload: Workload, times: int) -> list[float]:
     """The same command without a control plane, one after the other."""
     spent = []
     for _ in range(times):
         begin = time.monotonic()
         subprocess.run(["sh", "-c", workload.bare], check=True, stdout=subprocess.DEVNULL)
         spent.append(time.monotonic() - begin)
-    return statistics.median(spent)
+    return spent
 
 
 async def run_experiment(address: Address, manifest: Any) -> tuple[Lives, float]:
@@ -81,9 +81,10 @@ async def run_experiment(address: Address, manifest: Any) -> tuple[Lives, float]
 
 async def overhead(address: Address, workload: Workload, name: str, trials: int) -> dict[str, float]:
     """Trials one at a time. ``cycle``: of an Experiment's time the share of one, with asking for a suggestion."""
-    bare = bare_seconds(workload, trials)
+    # Before and after, so that a machine that becomes slower or faster is noticed in both.
+    before = bare_seconds(workload, trials)
     lives, seconds = await run_experiment(address, workload.experiment(name, trials=trials, parallel=1))
-    spent = lives.seconds()
+    bare, spent = statistics.median(before + bare_seconds(workload, trials)), lives.seconds()
     return {
         "bare_s": bare,
         "trial_s": statistics.median(spent),

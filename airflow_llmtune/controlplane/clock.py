@@ -19,3 +19,8 @@ def timestamp(moment: datetime) -> str:
 
 def parse_timestamp(text: str) -> datetime:
     return datetime.fromisoformat(text)
+
+
+def seconds_left(since: str, seconds: float, now: datetime) -> float:
+    """Until so many seconds have passed since a timestamp; negative once they have."""
+    return (parse_timestamp(since) - now).total_seconds() + seconds

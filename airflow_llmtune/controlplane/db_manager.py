@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from bisect import bisect_left, bisect_right
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -55,7 +56,8 @@ class ReportJournal(Protocol):
 
     def reports(self, trial: str) -> Iterable[str]: ...
 
-    def add(self, trial: str, report: str) -> None: ...
+    def add(self, trial: str, report: str, outdated: int) -> None:
+        """``outdated``: how many of the Trial's first reports go for it."""
 
     def remove(self, trial: str) -> None: ...
 
@@ -66,16 +68,49 @@ class NoReportJournal:
     def reports(self, trial: str) -> Iterable[str]:  # noqa: ARG002  there is none of any Trial
         return ()
 
-    def add(self, trial: str, report: str) -> None: ...
+    def add(self, trial: str, report: str, outdated: int) -> None: ...
 
     def remove(self, trial: str) -> None: ...
+
+
+class _TrialLog:
+    def __init__(self) -> None:
+        self.entries: list[MetricLog] = []
+        """By time; equal times in the order reported."""
+        self._sizes: deque[int] = deque()
+        """How many entries each report in the journal has, in the order reported."""
+        self._reported = 0
+
+    def outdated_by(self, count: int) -> int:
+        """How many of the first reports can go for that many more entries: those behind them are enough."""
+        left, found = self._reported + count, 0
+        for size in self._sizes:
+            left -= size
+            if left < _MOST_ENTRIES:
+                break
+            found += 1
+        return found
+
+    def add(self, added: Sequence[MetricLog], outdated: int) -> bool:
+        """Whether it is full with that, for the first time. Entries are put in by time, behind those of the same."""
+        entries = self.entries
+        was_full = len(entries) == _MOST_ENTRIES
+        is_in_order = not entries or entries[-1].moment <= added[0].moment
+        entries.extend(added)
+        if not is_in_order:
+            entries.sort(key=_moment)
+        surplus = max(0, len(entries) - _MOST_ENTRIES)
+        del entries[:surplus]
+        self._sizes.append(len(added))
+        self._reported += len(added) - sum(self._sizes.popleft() for _ in range(outdated))
+        return surplus > 0 and not was_full
 
 
 class DBManager:
     def __init__(self, journal: ReportJournal | None = None) -> None:
         self._journal: ReportJournal = journal or NoReportJournal()
-        self._logs: dict[str, list[MetricLog]] = {}
-        """By time; equal times in the order reported. Of an earlier process's Trials, those that were asked for."""
+        self._logs: dict[str, _TrialLog] = {}
+        """Of an earlier process's Trials, those that were asked for."""
 
     def report_observation_log(self, trial_name: str, metric_logs: Sequence[MetricLog]) -> None:
         """All of it or, when a time stamp is none (``ValueError``), nothing."""
@@ -83,14 +118,19 @@ class DBManager:
         added.sort(key=_moment)
         if added:
             known = self._log(trial_name)
-            self._journal.add(trial_name, _encode(added))
-            self._logs[trial_name] = _merged(trial_name, known, added)
+            outdated = known.outdated_by(len(added))
+            self._journal.add(trial_name, _encode(added), outdated)
+            self._logs[trial_name] = known
+            if known.add(added, outdated):
+                log.warning(
+                    "Trial %s has reported more than %d metric values: the earliest go", trial_name, _MOST_ENTRIES
+                )
 
     def get_observation_log(
         self, trial_name: str, metric_name: str = "", start_time: str = "", end_time: str = ""
     ) -> list[MetricLog]:
         """The entries of a metric ("": of all) by time, from and to a time, both of them included."""
-        entries = self._log(trial_name)
+        entries = self._log(trial_name).entries
         start = bisect_left(entries, parse_time(start_time), key=_moment) if start_time else 0
         end = bisect_right(entries, parse_time(end_time), key=_moment) if end_time else len(entries)
         return [entry for entry in entries[start:end] if metric_name in {"", entry.name}]
@@ -99,35 +139,20 @@ class DBManager:
         self._journal.remove(trial_name)
         self._logs.pop(trial_name, None)
 
-    def _log(self, trial_name: str) -> list[MetricLog]:
+    def _log(self, trial_name: str) -> _TrialLog:
         found = self._logs.get(trial_name)
         if found is not None:
             return found
-        read: list[MetricLog] = []
+        read = _TrialLog()
         for report in self._journal.reports(trial_name):
-            read = _merged(trial_name, read, _decode(report))
-        if read:
+            read.add(_decode(report), outdated=0)
+        if read.entries:
             self._logs[trial_name] = read
         return read
 
 
 def _moment(entry: MetricLog) -> datetime:
     return entry.moment
-
-
-def _merged(trial_name: str, known: list[MetricLog], added: list[MetricLog]) -> list[MetricLog]:
-    """``known`` with the others put in by time, behind those of the same time; it is changed."""
-    before = len(known)
-    is_in_order = not known or known[-1].moment <= added[0].moment
-    known.extend(added)
-    if not is_in_order:
-        known.sort(key=_moment)
-    surplus = len(known) - _MOST_ENTRIES
-    if surplus > 0:
-        if before < _MOST_ENTRIES:
-            log.warning("Trial %s has reported more than %d metric values: the earliest go", trial_name, _MOST_ENTRIES)
-        del known[:surplus]
-    return known
 
 
 def _encode(entries: Iterable[MetricLog]) -> str:

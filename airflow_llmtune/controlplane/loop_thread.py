@@ -24,6 +24,7 @@ class LoopThread:
         try:
             self._loop.run_forever()
         finally:
+            self._loop.run_until_complete(_cancel_others())
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.run_until_complete(self._loop.shutdown_default_executor())
             self._loop.close()
@@ -41,8 +42,9 @@ class LoopThread:
         try:
             return done.result()
         except BaseException:
-            self._loop.call_soon_threadsafe(lambda: tasks[0].cancel())
-            wait([done])
+            if not done.done():
+                self._loop.call_soon_threadsafe(lambda: tasks[0].cancel())
+                wait([done])
             raise
 
     def call(self, function: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
@@ -59,8 +61,16 @@ class LoopThread:
         return done.result()
 
     def stop(self) -> None:
+        """What is still running is cancelled, and waited for."""
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+
+
+async def _cancel_others() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _copy_outcome(task: asyncio.Task[Result], done: Future[Result]) -> None:

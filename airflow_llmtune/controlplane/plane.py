@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import secrets
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import CancelledError
 from pathlib import Path
 from types import TracebackType
 
@@ -44,6 +45,7 @@ from airflow_llmtune.controlplane.kubelet import OUTAGE_SECONDS, Kubelet
 from airflow_llmtune.controlplane.kubelet.node import all_resources
 from airflow_llmtune.controlplane.loop_thread import BackgroundTasks, LoopThread
 from airflow_llmtune.controlplane.server import HttpsServer, StartError, check_loopback, still_free
+from airflow_llmtune.controlplane.state.directory import check_path, temporary
 from airflow_llmtune.controlplane.state.errors import StateError
 from airflow_llmtune.controlplane.state.identity import new_identity
 from airflow_llmtune.controlplane.state.kept import state_of
@@ -99,7 +101,8 @@ class ControlPlane:
         """Host and port of Katib's DB manager, for gRPC clients outside of pods."""
         self._host = host
         self._port = port
-        self._given_state_dir = state_dir
+        # Absolute, as pods see paths below it from working folders of their own.
+        self._given_state_dir = None if state_dir is None else state_dir.absolute()
         self._images = images
         self._namespaces = tuple(namespaces)
         self._job_backoff_base_seconds = job_backoff_base_seconds
@@ -110,6 +113,7 @@ class ControlPlane:
         self._identity = new_identity(host)
         self._crashes: list[tuple[str, BaseException | None]] = []
         self._thread: LoopThread | None = None
+        self._starting: asyncio.Task[None] | None = None
         self._running = contextlib.AsyncExitStack()
         self._files = contextlib.ExitStack()
 
@@ -124,22 +128,25 @@ class ControlPlane:
 
     def start(self) -> None:
         """Returns when requests are answered; on an error nothing is left behind."""
-        state_dir = self._given_state_dir
-        if state_dir is None:
-            state_dir = Path(self._files.enter_context(tempfile.TemporaryDirectory(prefix="llmtune-")))
         with contextlib.ExitStack() as unwinding:
-            unwinding.callback(self.stop)
-            self._thread = LoopThread("llmtune control plane")
+            unwinding.callback(self._files.close)
             try:
+                state_dir = self._given_state_dir or self._files.enter_context(temporary())
+                check_path(state_dir)
                 # For the owner only: logs may hold what pods were told in confidence.
                 state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+                unwinding.callback(self.stop)
+                self._thread = LoopThread("llmtune control plane")
                 self._thread.run(self._start(state_dir))
             except OSError as error:
-                raise StartError(f"cannot use the state directory {state_dir}: {error.strerror}") from error
+                where = self._given_state_dir or "(a temporary one)"
+                raise StartError(f"cannot use the state directory {where}: {error.strerror}") from error
             except ApiError as error:
                 raise StartError(error.message) from error
             except StateError as error:
                 raise StartError(str(error)) from error
+            except CancelledError:
+                raise StartError("the control plane was stopped while it was starting") from None
             unwinding.pop_all()
 
     def stop(self) -> None:
@@ -148,7 +155,7 @@ class ControlPlane:
         if thread is None:
             return
         try:
-            thread.run(self._running.aclose())
+            thread.run(self._end())
         finally:
             thread.stop()
             self._files.close()
@@ -189,7 +196,15 @@ class ControlPlane:
         self._identity = self._state.identity
         self._thread.call(self._api.accept_token, token)
 
+    async def _end(self) -> None:
+        starting = self._starting
+        if starting is not None and not starting.done():
+            starting.cancel()
+            await asyncio.wait({starting})
+        await self._running.aclose()
+
     async def _start(self, state_dir: Path) -> None:
+        self._starting = asyncio.current_task()
         async with contextlib.AsyncExitStack() as stack:
             state = stack.enter_context(state_of(self._given_state_dir, self._host, self._identity))
             self._state = state
@@ -206,26 +221,7 @@ class ControlPlane:
             db_manager_server = DBManagerServer(self.registry, db_manager)
             stack.push_async_callback(db_manager_server.stop)
             self.db_manager_address = await db_manager_server.start(str(state_dir))
-            early_stopping = EarlyStoppingService(self.registry, self._clock, strict=self._strict)
-            kubelet = Kubelet(
-                self.registry,
-                state_dir,
-                self._images,
-                collector_images(db_manager, early_stopping.set_trial_status, strict=self._strict),
-                self._clock,
-                hosts={"katib-db-manager.kubeflow": self.db_manager_address.rpartition(":")[0]},
-                authority=self._identity.certificate.authority,
-                node_resources=self._node_resources,
-                outage_seconds=OUTAGE_SECONDS if self._given_state_dir is not None else 0.0,
-                is_temporary=self._given_state_dir is None,
-            )
-            stack.push_async_callback(kubelet.stop)
-            tasks = BackgroundTasks(self._crashed)
-            stack.push_async_callback(tasks.stop)
-            tasks.start("kubelet", kubelet.run)
-            tasks.start("scheduler", Scheduler(self.registry, self._clock).run)
-            tasks.start("controller manager", self._manager(db_manager, state_dir).run)
-            tasks.start("garbage collector", GarbageCollector(self.registry).run)
+            kubelet = self._kubelet(db_manager, state_dir)
             self._api = ApiServer(
                 self.registry,
                 kubelet,
@@ -234,15 +230,38 @@ class ControlPlane:
                 clock=self._clock,
                 schemas=OPENAPI_SCHEMAS,
             )
-            tasks.start("state", lambda: state.maintain(store))
+            # A port that is taken is told before the kubelet takes up pods, which would end with this attempt.
             wanted = self._port or still_free(self._host, state.identity.port)
             server = HttpsServer(self._api, self._host, wanted, state.identity.certificate)
+            stack.push_async_callback(kubelet.stop)
+            tasks = BackgroundTasks(self._crashed)
+            stack.push_async_callback(tasks.stop)
+            tasks.start("kubelet", kubelet.run)
+            tasks.start("scheduler", Scheduler(self.registry, self._clock).run)
+            tasks.start("controller manager", self._manager(db_manager, state_dir).run)
+            tasks.start("garbage collector", GarbageCollector(self.registry).run)
+            tasks.start("state", lambda: state.maintain(store))
             stack.push_async_callback(server.stop)
             port = await server.start()
             state.remember_port(port)
             shown = f"[{self._host}]" if ":" in self._host else self._host
             self.url = f"https://{shown}:{port}"
             self._running = stack.pop_all()
+
+    def _kubelet(self, db_manager: DBManager, state_dir: Path) -> Kubelet:
+        early_stopping = EarlyStoppingService(self.registry, self._clock, strict=self._strict)
+        return Kubelet(
+            self.registry,
+            state_dir,
+            self._images,
+            collector_images(db_manager, early_stopping.set_trial_status, strict=self._strict),
+            self._clock,
+            hosts={"katib-db-manager.kubeflow": self.db_manager_address.rpartition(":")[0]},
+            authority=self._identity.certificate.authority,
+            node_resources=self._node_resources,
+            outage_seconds=OUTAGE_SECONDS if self._given_state_dir is not None else 0.0,
+            is_temporary=self._given_state_dir is None,
+        )
 
     def _manager(self, db_manager: DBManager, state_dir: Path) -> Manager:
         registry = self.registry

@@ -64,30 +64,29 @@ class HttpsServer:
     """Serves one application on one socket; ``port`` is the bound one."""
 
     def __init__(self, api: ApiServer, host: str, port: int, certificate: ServerCertificate) -> None:
+        """Takes the port; raises StartError when it cannot be had."""
         self._api = api
-        self._host = host
-        self._port = port
+        self._listener = bind(host, port)
         self._certificate = certificate
         self._server: uvicorn.Server | None = None
         api.abort_connection = self._abort
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> int:
-        """Listen; returns the bound port once requests are answered."""
-        listener = bind(self._host, self._port)
+        """Returns the bound port once requests are answered."""
         server = self._server = uvicorn.Server(self._config())
-        self._task = asyncio.create_task(server.serve(sockets=[listener]), name="https server")
+        self._task = asyncio.create_task(server.serve(sockets=[self._listener]), name="https server")
         while not server.started:
             if self._task.done():
-                listener.close()
                 await self._task
                 raise StartError("the HTTPS server ended while it was starting")
             await asyncio.sleep(_POLL_SECONDS)
-        return int(listener.getsockname()[1])
+        return int(self._listener.getsockname()[1])
 
     async def stop(self) -> None:
         """Open watches and logs end as at a server's timeout, other requests are completed."""
         if self._server is None or self._task is None:
+            self._listener.close()
             return
         self._server.should_exit = True
         while not self._task.done():
@@ -97,6 +96,7 @@ class HttpsServer:
                 self._drop_idle_connections(self._server)
             await asyncio.wait({self._task}, timeout=_POLL_SECONDS)
         await self._task
+        self._listener.close()
 
     def _abort(self, client: tuple[str, int]) -> None:
         for connection in list(self._server.server_state.connections) if self._server else ():

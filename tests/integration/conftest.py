@@ -20,6 +20,7 @@ from airflow.sdk.serde import deserialize, serialize
 
 from airflow_llmtune.controlplane import ControlPlane
 from airflow_llmtune.hooks.kubeflow import KubeflowClient, KubeflowHook
+from program import Program
 
 # An image whose `python` is this script: it knows the trainer's flags and answers in the trainer's form, in
 # milliseconds. The loss is lowest at a learning rate of 1e-3; the real trainer runs in tests/system and tests/trainer.
@@ -43,6 +44,14 @@ echo "2026-11-22T09:00:00.000000Z eval_loss=$loss"
 result='{"schema_version":1,"status":"succeeded","metrics":{"eval_loss":%s},"artifact_uri":"%s"}'
 printf "$result" "$loss" "$out" > "$LLMTUNE_TERMINATION_LOG"
 """
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Iterator[Program]:
+    """A control plane in a process of its own, which the test may kill."""
+    running = Program(tmp_path)
+    yield running
+    running.close()
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
 import signal
@@ -12,6 +13,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +23,7 @@ import pytest
 import yaml
 
 from airflow_llmtune.controlplane import ControlPlane
+from airflow_llmtune.controlplane.grpc_services.db_manager_server import DBManagerServer
 from airflow_llmtune.controlplane.plane import CrashError, StartError
 from objects import PODS, pod
 from waiting import wait_for
@@ -76,6 +79,42 @@ def test_a_given_state_directory_is_for_the_owner_only_and_stays(tmp_path: Path)
     with ControlPlane(state_dir=folder):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert folder.is_dir()
+
+
+def test_a_relative_state_directory_is_the_same_for_pods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    mounting = pod("writer", "sh", "-c", "echo found > /data/file; ls $TMPDIR/..")
+    mounting["spec"]["volumes"] = [{"name": "v", "emptyDir": {}}]
+    mounting["spec"]["containers"][0]["volumeMounts"] = [{"name": "v", "mountPath": "/data"}]
+    with ControlPlane(state_dir=Path("state")) as plane, client(plane, tmp_path) as http:
+        assert http.post(PODS, json=mounting).status_code == 201
+        wait_for(lambda: http.get(f"{PODS}/writer").json()["status"]["phase"] == "Succeeded")
+        assert "found" in next(tmp_path.glob("state/pods/*/volumes/v/file")).read_text()
+        assert "volumes" in http.get(f"{PODS}/writer/log").text
+
+
+def test_a_state_directory_that_shells_would_take_apart_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match=r"only letters, digits and .* come through unquoted"):
+        ControlPlane(state_dir=tmp_path / "my state").start()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_it_can_be_stopped_while_it_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = threading.Event()
+
+    async def never(server: DBManagerServer, name: str) -> str:
+        begun.set()
+        await asyncio.Event().wait()
+        return ""
+
+    monkeypatch.setattr(DBManagerServer, "start", never)
+    plane = ControlPlane()
+    with ThreadPoolExecutor() as pool:
+        started = pool.submit(plane.start)
+        begun.wait()
+        plane.stop()
+        with pytest.raises(StartError, match="stopped while it was starting"):
+            started.result(timeout=10)
 
 
 def test_stopping_kills_what_pods_run_and_leaves_no_file(tmp_path: Path) -> None:

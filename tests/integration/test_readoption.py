@@ -2,79 +2,23 @@
 
 from __future__ import annotations
 
-import base64
-import os
-import signal
-import ssl
-import subprocess
-import sys
-from collections.abc import Iterator
+import socket
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
-import yaml
 
+from airflow_llmtune.controlplane import ControlPlane
+from airflow_llmtune.controlplane.plane import StartError
 from objects import EXPERIMENTS, PODS, Object, pod, shell_job, tuning_experiment
+from program import Program
 from waiting import wait_for
 
 TRIALS = EXPERIMENTS.replace("experiments", "trials")
 
 
-class Program:
-    """The control plane as a program, run again and again on one state directory."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.start()
-
-    def start(self) -> None:
-        kubeconfig = self._folder / "kubeconfig"
-        options = ["--kubeconfig", str(kubeconfig), "--state-dir", str(self._folder / "state")]
-        self._process = psutil.Popen(
-            [sys.executable, "-m", "airflow_llmtune.controlplane", *options],
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
-            stdout=subprocess.PIPE,
-        )
-        assert self._process.stdout.readline().startswith(b"control plane ready")
-        config = yaml.safe_load(kubeconfig.read_text())
-        cluster = config["clusters"][0]["cluster"]
-        authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
-        self.http = httpx.Client(
-            base_url=cluster["server"],
-            verify=ssl.create_default_context(cadata=authority),
-            headers={"authorization": f"Bearer {config['users'][0]['user']['token']}"},
-            timeout=30,
-        )
-
-    def end(self, number: signal.Signals) -> None:
-        self.http.close()
-        self._process.send_signal(number)
-        self._process.communicate(timeout=30)
-
-    def runtime(self) -> psutil.Process:
-        """The parent of all containers."""
-        (found,) = [one for one in self._process.children() if one.cmdline()[3].endswith("/kubelet/runtime")]
-        assert isinstance(found, psutil.Process)
-        return found
-
-    def create(self, path: str, body: Object) -> None:
-        assert self.http.post(path, json=body).status_code == 201
-
-    def get(self, path: str) -> Object:
-        found: Object = self.http.get(path).json()
-        return found
-
-    def log(self, name: str) -> str:
-        return self.http.get(f"{PODS}/{name}/log").text
-
-
-@pytest.fixture
-def program(tmp_path: Path) -> Iterator[Program]:
-    running = Program(tmp_path)
-    yield running
-    running.end(signal.SIGTERM)
+def log(program: Program, name: str) -> str:
+    return program.http.get(f"{PODS}/{name}/log").text
 
 
 def ended(program: Program, path: str) -> Object:
@@ -88,14 +32,27 @@ def test_a_pod_runs_on_and_is_taken_up_again(program: Program, tmp_path: Path) -
     script = f"echo $$$$; until [ -e {gate} ]; do sleep 0.02; done; echo done; exit 5"
     program.create(PODS, pod("lasting", "sh", "-c", script))
     wait_for(lambda: program.get(f"{PODS}/lasting")["status"]["phase"] == "Running", 30)
-    pid = int(wait_for(lambda: program.log("lasting")))
-    program.end(signal.SIGKILL)
+    pid = int(wait_for(lambda: log(program, "lasting")))
+    program.kill()
     assert psutil.pid_exists(pid)
-    program.start()
+    program.restart()
     gate.touch()
     status = wait_for(lambda: ended(program, f"{PODS}/lasting"), 30)
     assert status["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 5
-    assert program.log("lasting") == f"{pid}\ndone\n"
+    assert log(program, "lasting") == f"{pid}\ndone\n"
+
+
+def test_a_start_that_fails_leaves_the_pods_that_run_to_the_next(program: Program, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    program.create(PODS, pod("lasting", "sh", "-c", f"until [ -e {gate} ]; do sleep 0.02; done; exit 5"))
+    wait_for(lambda: program.get(f"{PODS}/lasting")["status"]["phase"] == "Running", 30)
+    program.kill()
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(StartError, match="cannot listen on"):
+        ControlPlane(state_dir=program.state, port=taken.getsockname()[1]).start()
+    program.restart()
+    gate.touch()
+    status = wait_for(lambda: ended(program, f"{PODS}/lasting"), 30)
+    assert status["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 5
 
 
 def test_an_experiment_goes_on_with_the_trials_that_ran(program: Program, tmp_path: Path) -> None:
@@ -103,9 +60,9 @@ def test_an_experiment_goes_on_with_the_trials_that_ran(program: Program, tmp_pa
     script = f"echo x >> {starts}; until [ -e {gate} ]; do sleep 0.02; done; echo loss=${{trialParameters.rate}}"
     program.create(EXPERIMENTS, tuning_experiment("search", shell_job(script), retain=True))
     wait_for(lambda: starts.exists() and len(starts.read_text().split()) == 2, 30)
-    program.end(signal.SIGKILL)
+    program.kill()
     gate.touch()
-    program.start()
+    program.restart()
     status = wait_for(lambda: completed(program, "search"), 60)
     assert (status["trials"], status["trialsSucceeded"]) == (4, 4)
     assert len(starts.read_text().split()) == 4
@@ -118,9 +75,9 @@ def test_trials_whose_processes_were_lost_fail_and_the_experiment_goes_on(progra
     program.create(EXPERIMENTS, search)
     wait_for(first.exists, 30)
     runtime = program.runtime()
-    program.end(signal.SIGKILL)
+    program.kill()
     runtime.kill()
-    program.start()
+    program.restart()
     status = wait_for(lambda: completed(program, "search"), 60)
     assert (status["trialsFailed"], status["trialsSucceeded"]) == (1, 2)
     reasons = [one["status"].get("reason") for one in program.get(PODS)["items"]]

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from airflow_llmtune.controlplane.apiserver.errors import Cause, invalid_value, required_value
+from airflow_llmtune.controlplane.apiserver.metadata import dns_label_causes
 
 Object = dict[str, Any]
 
@@ -35,6 +36,7 @@ _IMMUTABLE = (
     "successPolicy",
 )
 _PATH_WITH_DOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/\S+")
+_INDEXES = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
 _INDEXED_ONLY = "requires indexed completion mode"
 
 
@@ -60,16 +62,25 @@ def job_spec_causes(path: str, spec: Object) -> list[Cause]:
         if spec.get(name, 0) < 0
     ]
     causes += _restart_policy_causes(path, spec)
-    causes += _choice(f"{path}.completionMode", spec.get("completionMode"), ("Indexed", "NonIndexed"))
+    causes += choice_causes(f"{path}.completionMode", spec.get("completionMode"), ("Indexed", "NonIndexed"))
     causes += _index_causes(path, spec)
     replacements = ("Failed",) if "podFailurePolicy" in spec else ("Failed", "TerminatingOrFailed")
-    causes += _choice(f"{path}.podReplacementPolicy", spec.get("podReplacementPolicy"), replacements)
+    causes += choice_causes(f"{path}.podReplacementPolicy", spec.get("podReplacementPolicy"), replacements)
     if "managedBy" in spec and not _PATH_WITH_DOMAIN.fullmatch(spec["managedBy"]):
         text = 'must be a domain-prefixed path (such as "acme.io/foo")'
         causes.append(invalid_value(f"{path}.managedBy", spec["managedBy"], text))
     for number, rule in enumerate((spec.get("podFailurePolicy") or {}).get("rules") or ()):
         causes += _rule_causes(f"{path}.podFailurePolicy.rules[{number}]", rule, spec)
     return causes
+
+
+def job_name_causes(name: str, spec: Object) -> list[Cause]:
+    """The pods of an Indexed Job have its name and their index as their host's name."""
+    longest = f"{name}-{spec.get('completions', 1) - 1}"
+    if spec["completionMode"] != "Indexed" or not dns_label_causes("metadata.name", longest):
+        return []
+    text = f"will not be able to create pod with invalid DNS label: {longest}"
+    return [invalid_value("metadata.name", name, text)]
 
 
 def job_update_causes(spec: Object, old: Object, old_status: Object) -> list[Cause]:
@@ -103,7 +114,7 @@ def _restart_policy_causes(path: str, spec: Object) -> list[Cause]:
         return [required_value(where, 'valid values: "OnFailure", "Never"')]
     if policy == "OnFailure" and "podFailurePolicy" in spec:
         return [invalid_value(where, policy, 'only "Never" is supported when podFailurePolicy is specified')]
-    return _choice(where, policy, ("OnFailure", "Never"))
+    return choice_causes(where, policy, ("OnFailure", "Never"))
 
 
 def _index_causes(path: str, spec: Object) -> list[Cause]:
@@ -111,7 +122,7 @@ def _index_causes(path: str, spec: Object) -> list[Cause]:
         return _indexed_causes(path, spec)
     return [
         Cause(f"{path}.{name}", f"Invalid value: {json.dumps(spec[name])}: {_INDEXED_ONLY}")
-        for name in ("backoffLimitPerIndex", "successPolicy")
+        for name in ("backoffLimitPerIndex", "maxFailedIndexes", "successPolicy")
         if name in spec
     ]
 
@@ -129,12 +140,32 @@ def _indexed_causes(path: str, spec: Object) -> list[Cause]:
         elif spec["maxFailedIndexes"] > spec.get("completions", _LARGEST_INT32):
             text = "must be less than or equal to completions"
             causes.append(invalid_value(f"{path}.maxFailedIndexes", spec["maxFailedIndexes"], text))
+    if "successPolicy" in spec:
+        causes += _success_causes(f"{path}.successPolicy.rules", spec["successPolicy"].get("rules") or [], spec)
+    return causes
+
+
+def _success_causes(path: str, rules: Sequence[Object], spec: Object) -> list[Cause]:
+    if not rules:
+        return [required_value(path, "at least one rules must be specified when the successPolicy is specified")]
+    causes = []
+    for number, rule in enumerate(rules):
+        where, completions = f"{path}[{number}]", spec.get("completions", 0)
+        if "succeededIndexes" not in rule and "succeededCount" not in rule:
+            text = "at least one of succeededCount or succeededIndexes must be specified"
+            causes.append(required_value(where, text))
+        if not _INDEXES.fullmatch(rule.get("succeededIndexes", "0")):
+            text = "must be a list of indexes and ranges of them, such as 1,3-5"
+            causes.append(invalid_value(f"{where}.succeededIndexes", rule["succeededIndexes"], text))
+        if not 0 <= rule.get("succeededCount", 0) <= completions:
+            text = f"must be between 0 and {completions}, the number of specified completions"
+            causes.append(invalid_value(f"{where}.succeededCount", rule["succeededCount"], text))
     return causes
 
 
 def _rule_causes(path: str, rule: Object, spec: Object) -> list[Cause]:
     actions = ("Count", "FailIndex", "FailJob", "Ignore")
-    causes = _choice(f"{path}.action", rule.get("action", ""), actions)
+    causes = choice_causes(f"{path}.action", rule.get("action", ""), actions)
     if rule.get("action") == "FailIndex" and "backoffLimitPerIndex" not in spec:
         causes.append(invalid_value(f"{path}.action", "FailIndex", "requires the backoffLimitPerIndex to be set"))
     given = [name for name in ("onExitCodes", "onPodConditions") if rule.get(name)]
@@ -151,7 +182,7 @@ def _rule_causes(path: str, rule: Object, spec: Object) -> list[Cause]:
 def _exit_code_causes(path: str, requirement: Object | None) -> list[Cause]:
     if requirement is None:
         return []
-    causes = _choice(f"{path}.operator", requirement.get("operator", ""), ("In", "NotIn"))
+    causes = choice_causes(f"{path}.operator", requirement.get("operator", ""), ("In", "NotIn"))
     values = requirement.get("values") or []
     if not values:
         causes.append(Cause(f"{path}.values", "Invalid value: []: at least one value is required"))
@@ -161,7 +192,7 @@ def _exit_code_causes(path: str, requirement: Object | None) -> list[Cause]:
     return causes
 
 
-def _choice(path: str, value: str | None, choices: Sequence[str]) -> list[Cause]:
+def choice_causes(path: str, value: str | None, choices: Sequence[str]) -> list[Cause]:
     if value is None or value in choices:
         return []
     listed = ", ".join(f'"{choice}"' for choice in choices)

@@ -7,12 +7,11 @@ from collections.abc import Iterable
 from typing import Any
 
 from airflow_llmtune.controlplane.admission.field_errors import FieldErrors
-from airflow_llmtune.controlplane.admission.job import job_spec_causes
+from airflow_llmtune.controlplane.admission.job import default_job_spec, job_spec_causes
 from airflow_llmtune.controlplane.admission.job_struct import JOB_SPEC
-from airflow_llmtune.controlplane.admission.pod_spec import pod_spec_causes
+from airflow_llmtune.controlplane.admission.pod_spec import pod_spec_causes, typed
 from airflow_llmtune.controlplane.admission.pytorch_job import DNS_1035_LABEL
-from airflow_llmtune.controlplane.admission.structs import UnmarshalError, unmarshal
-from airflow_llmtune.controlplane.apiserver.errors import Cause, bad_request, denied_by_webhook, forbidden, invalid
+from airflow_llmtune.controlplane.apiserver.errors import Cause, denied_by_webhook, forbidden, invalid
 from airflow_llmtune.controlplane.apiserver.kinds import JOB_SET
 
 Object = dict[str, Any]
@@ -129,10 +128,6 @@ def _check_unsupported(spec: Object) -> None:
 
 def _job_causes(index: int, job: Object) -> list[Cause]:
     path = f"spec.replicatedJobs[{index}].template.spec"
-    try:
-        spec = unmarshal(JOB_SPEC, job["template"]["spec"], path=path)
-    except UnmarshalError as error:
-        raise bad_request(f'JobSet in version "v1alpha2" cannot be handled as a JobSet: {error}') from None
-    # The controller gives each its completions.
-    completed = {"completions": 1, **spec} if spec.get("completionMode") == "Indexed" else spec
-    return [*pod_spec_causes(f"{path}.template.spec", spec["template"]["spec"]), *job_spec_causes(path, completed)]
+    spec = typed(JOB_SET, JOB_SPEC, job["template"], path=path)
+    default_job_spec(spec)
+    return [*pod_spec_causes(f"{path}.template.spec", spec["template"]["spec"]), *job_spec_causes(path, spec)]

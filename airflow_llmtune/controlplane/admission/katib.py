@@ -70,8 +70,7 @@ class KatibAdmission:
                 kubernetes.check_pod(obj)  # Once more: a custom collector is as its author wrote it.
             kubernetes.default_pod(obj)
         elif kind == JOB:
-            kubernetes.check_job(obj)
-            kubernetes.default_job(obj)
+            kubernetes.admit_job(obj)
 
     def _find(self, kind: Kind, namespace: str, name: str) -> Object | None:
         entry = self._store.get(kind, namespace if kind.namespaced else "", name)

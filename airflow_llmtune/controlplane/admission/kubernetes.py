@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_llmtune.controlplane.admission.job import default_job_spec, job_spec_causes, job_update_causes
+from airflow_llmtune.controlplane.admission.job import (
+    choice_causes,
+    default_job_spec,
+    job_name_causes,
+    job_spec_causes,
+    job_update_causes,
+)
 from airflow_llmtune.controlplane.admission.job_struct import JOB_SPEC
 from airflow_llmtune.controlplane.admission.pod_spec import pod_spec_causes, typed, typed_pod_spec
 from airflow_llmtune.controlplane.apiserver.errors import Cause, invalid
 from airflow_llmtune.controlplane.apiserver.kinds import JOB, POD, Kind
+from airflow_llmtune.controlplane.apiserver.metadata import label_causes
 
 Object = dict[str, Any]
 
@@ -51,10 +58,19 @@ def _qos_class(spec: Object) -> str:
     return "Guaranteed" if guaranteed else "Burstable"
 
 
-def default_job(job: Object) -> None:
-    spec = job["spec"]
+def admit_job(job: Object) -> None:
+    """Defaults come first: the rules are for what they make of it."""
+    spec = job["spec"] = typed(JOB, JOB_SPEC, job)
     default_job_spec(spec)
-    uid = job["metadata"]["uid"]
+    template = spec.setdefault("template", {})
+    default_pod_spec(template.setdefault("spec", {}), restart_policy=None)
+    _add_selector(job)
+    labels = label_causes("spec.template.labels", template["metadata"]["labels"])
+    _raise(JOB, job, [*job_name_causes(job["metadata"]["name"], spec), *_job_causes(spec), *labels])
+
+
+def _add_selector(job: Object) -> None:
+    spec, uid = job["spec"], job["metadata"]["uid"]
     labels = {
         "batch.kubernetes.io/controller-uid": uid,
         "batch.kubernetes.io/job-name": job["metadata"]["name"],
@@ -64,27 +80,26 @@ def default_job(job: Object) -> None:
     spec.setdefault("selector", {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}})
     metadata = spec["template"].setdefault("metadata", {})
     metadata["labels"] = {**(metadata.get("labels") or {}), **labels}
-    default_pod_spec(spec["template"]["spec"], restart_policy=None)
 
 
 def check_pod(pod: Object) -> None:
-    pod["spec"] = typed_pod_spec(POD, pod)
-    _raise(POD, pod, pod_spec_causes("spec", pod["spec"]))
-
-
-def check_job(job: Object) -> None:
-    job["spec"] = typed(JOB, JOB_SPEC, job)
-    pod_spec = job["spec"].get("template", {}).get("spec", {})
-    causes = [*pod_spec_causes("spec.template.spec", pod_spec), *job_spec_causes("spec", job["spec"])]
-    _raise(JOB, job, causes)
+    spec = pod["spec"] = typed_pod_spec(POD, pod)
+    policies = choice_causes("spec.restartPolicy", spec.get("restartPolicy"), ("Always", "OnFailure", "Never"))
+    _raise(POD, pod, [*pod_spec_causes("spec", spec), *policies])
 
 
 def check_job_update(job: Object, old: Object) -> None:
     if "deletionTimestamp" in job["metadata"]:
         return  # Only finalizers change now.
-    default_job_spec(job["spec"])
-    default_pod_spec(job["spec"]["template"]["spec"], restart_policy=None)
-    _raise(JOB, job, job_update_causes(job["spec"], old["spec"], old.get("status", {})))
+    spec = job["spec"] = typed(JOB, JOB_SPEC, job)
+    default_job_spec(spec)
+    default_pod_spec(spec.setdefault("template", {}).setdefault("spec", {}), restart_policy=None)
+    changes = job_update_causes(spec, old["spec"], old.get("status", {}))
+    _raise(JOB, job, [*_job_causes(spec), *changes])
+
+
+def _job_causes(spec: Object) -> list[Cause]:
+    return [*pod_spec_causes("spec.template.spec", spec["template"]["spec"]), *job_spec_causes("spec", spec)]
 
 
 def _raise(kind: Kind, obj: Object, causes: list[Cause]) -> None:

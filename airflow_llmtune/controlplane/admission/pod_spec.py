@@ -14,11 +14,13 @@ from airflow_llmtune.controlplane.quantities import QuantityError, parse
 
 Object = dict[str, Any]
 
+_LARGEST_PORT = 65535
 
-def typed(kind: Kind, type_: Struct, obj: Object) -> Object:
+
+def typed(kind: Kind, type_: Struct, obj: Object, *, path: str = "spec") -> Object:
     """The object's spec as a typed decoder reads it, without nulls and unknown fields; raises 400 for a wrong type."""
     try:
-        read: Object = unmarshal(type_, obj.get("spec") or {}, path="spec")
+        read: Object = unmarshal(type_, obj.get("spec") or {}, path=path)
     except UnmarshalError as error:
         raise bad_request(
             f'{kind.name} in version "{kind.version}" cannot be handled as a {kind.name}: {error}'
@@ -58,11 +60,21 @@ def _container_causes(path: str, container: Object) -> list[Cause]:
     for index, variable in enumerate(container.get("env", ())):
         if not variable.get("name"):
             causes.append(required_value(f"{path}.env[{index}].name", ""))
+    for index, port in enumerate(container.get("ports", ())):
+        causes += _port_causes(f"{path}.ports[{index}].containerPort", port.get("containerPort", 0))
     for index, mount in enumerate(container.get("volumeMounts", ())):
         where = f"{path}.volumeMounts[{index}]"
         causes += [required_value(f"{where}.{field}", "") for field in ("name", "mountPath") if not mount.get(field)]
         causes += _path_causes(f"{where}.subPath", mount.get("subPath", ""))
     return [*causes, *resource_causes(f"{path}.resources", container.get("resources") or {})]
+
+
+def _port_causes(path: str, port: int) -> list[Cause]:
+    if not port:
+        return [required_value(path, "")]
+    if 0 < port <= _LARGEST_PORT:
+        return []
+    return [invalid_value(path, port, f"must be between 1 and {_LARGEST_PORT}, inclusive")]
 
 
 def resource_causes(path: str, resources: Object) -> list[Cause]:

@@ -40,6 +40,11 @@ def replicated_jobs(patch: Object) -> list[Object]:
     return found
 
 
+def container_names(replicated_job: Object) -> set[str]:
+    pod = replicated_job["template"]["spec"]["template"]["spec"]
+    return {one["name"] for field in ("initContainers", "containers") for one in pod.get(field) or ()}
+
+
 def _check_change(spec: Object, before: Object, job_set: Object | None, errors: FieldErrors) -> None:
     if not spec.get("suspend") and not before.get("suspend"):
         text = "RuntimePatches can only be modified when the TrainJob is suspended before or after the update"
@@ -55,8 +60,7 @@ def _complaints(patch: Object, job: Object | None) -> Iterable[str]:
     if job is None:
         yield "must not have replicated job that doesn't exist in the runtime job template"
         return
-    pod = job["template"]["spec"]["template"]["spec"]
-    known = {one["name"] for field in ("initContainers", "containers") for one in pod.get(field) or ()}
+    known = container_names(job)
     changed = (((patch.get("template") or {}).get("spec") or {}).get("template") or {}).get("spec") or {}
     tail = f"that doesn't exist in the runtime job {patch['name']}"
     for container in changed.get("initContainers") or ():

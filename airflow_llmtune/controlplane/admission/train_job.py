@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 from airflow_llmtune.controlplane.admission.field_errors import FieldErrors
-from airflow_llmtune.controlplane.admission.runtime_patches import check_patches
+from airflow_llmtune.controlplane.admission.runtime_patches import check_patches, container_names
 from airflow_llmtune.controlplane.admission.training_runtime import CONTAINER_OF
 from airflow_llmtune.controlplane.apiserver.errors import Cause, denied_by_webhook, forbidden, invalid
 from airflow_llmtune.controlplane.apiserver.kinds import (
@@ -115,7 +115,9 @@ def _check_against_runtime(job: Object, old: Object | None, find: FindObject, er
     _check_initializers(job["spec"], jobs, errors)
     job_set = None if old is None else find(JOB_SET, namespace, job["metadata"]["name"])
     check_patches(job["spec"], None if old is None else old["spec"], jobs, job_set, errors)
-    if ((runtime.get("spec") or {}).get("mlPolicy") or {}).get("torch") is not None:
+    torch = ((runtime.get("spec") or {}).get("mlPolicy") or {}).get("torch")
+    if torch is not None:
+        _check_targets(torch, jobs, errors)
         _check_reserved(job["spec"], errors)
     return ""
 
@@ -140,6 +142,17 @@ def _initializer_complaint(name: str, step: str, job: Object | None) -> str:
     if all(mount.get("name") != "initializer" for mount in container.get("volumeMounts") or ()):
         return f"must have volumeMount with name - initializer in container {name} of the {name} job"
     return ""
+
+
+def _check_targets(torch: Object, jobs: dict[str, Object], errors: FieldErrors) -> None:
+    """The containers beside the trainer's that the runtime wants torch's variables in."""
+    for target in (torch.get("envInjection") or {}).get("targets") or ():
+        job = jobs.get(target["jobName"])
+        known = [] if job is None else container_names(job)
+        for name in target["containerNames"]:
+            if name not in known:
+                shown = f'podSet "{target["jobName"]}" container "{name}"'
+                errors.invalid("spec.runtimeRef", target, f"envInjection target {shown} not found in runtime template")
 
 
 def _check_reserved(spec: Object, errors: FieldErrors) -> None:

@@ -9,7 +9,7 @@ from airflow_llmtune.controlplane.admission import training_schema
 from airflow_llmtune.controlplane.admission.job_set import check_job_set, check_job_set_update, default_job_set
 from airflow_llmtune.controlplane.admission.pytorch_job import check_pytorch_job
 from airflow_llmtune.controlplane.admission.train_job import check_train_job, stamp_patches
-from airflow_llmtune.controlplane.admission.training_runtime import check_runtime
+from airflow_llmtune.controlplane.admission.training_runtime import check_runtime, check_types
 from airflow_llmtune.controlplane.apiserver.errors import invalid
 from airflow_llmtune.controlplane.apiserver.kinds import (
     CLUSTER_TRAINING_RUNTIME,
@@ -49,6 +49,7 @@ def admit_training(kind: Kind, obj: Object, old: Object | None, find: FindObject
         stamp_patches(obj, old, timestamp(utc_now()))
         check_train_job(obj, old, find)
     elif kind in (TRAINING_RUNTIME, CLUSTER_TRAINING_RUNTIME):
+        check_types(kind, obj)
         if old is None:
             check_runtime(kind, obj)
     elif kind == JOB_SET:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from airflow_llmtune.controlplane.admission.field_errors import FieldErrors
+from airflow_llmtune.controlplane.admission.job_struct import JOB_SPEC
+from airflow_llmtune.controlplane.admission.pod_spec import typed
 from airflow_llmtune.controlplane.apiserver.errors import Cause, denied_by_webhook, forbidden, invalid
 from airflow_llmtune.controlplane.apiserver.kinds import Kind
 
@@ -27,6 +29,17 @@ def ancestor_of(replicated_job: Object) -> str:
     return str(labels.get(ANCESTOR_LABEL, ""))
 
 
+def check_types(kind: Kind, runtime: Object) -> None:
+    for index, job in enumerate(_jobs(runtime)):
+        typed(kind, JOB_SPEC, job["template"], path=f"spec.template.spec.replicatedJobs[{index}].template.spec")
+
+
+def _jobs(runtime: Object) -> list[Object]:
+    template = runtime["spec"].get("template") or {}
+    found: list[Object] = (template.get("spec") or {}).get("replicatedJobs") or []
+    return found
+
+
 def check_runtime(kind: Kind, runtime: Object) -> None:
     webhook = f"validator.{kind.singular}.trainer.kubeflow.org"
     policy = (runtime.get("spec") or {}).get("mlPolicy") or {}
@@ -35,8 +48,7 @@ def check_runtime(kind: Kind, runtime: Object) -> None:
         text = 'Invalid value: "object": Only one of the policy can be configured'
         raise invalid(kind, runtime["metadata"]["name"], [Cause("spec.mlPolicy", text)])
     errors = FieldErrors()
-    jobs = (((runtime.get("spec") or {}).get("template") or {}).get("spec") or {}).get("replicatedJobs") or []
-    for index, job in enumerate(jobs):
+    for index, job in enumerate(_jobs(runtime)):
         _check_job(f"spec.template.spec.replicatedJobs[{index}]", job, errors)
     if errors:
         raise forbidden(f'admission webhook "{webhook}" denied the request: {errors}')

@@ -35,6 +35,10 @@ def _list(item: _Schema) -> _Schema:
     return {"type": "array", "items": item}
 
 
+def _unique(key: str, item: _Schema) -> _Schema:
+    return {**_list(item), "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
+
+
 def _map(value: _Schema) -> _Schema:
     return {"type": "object", "additionalProperties": value}
 
@@ -51,9 +55,14 @@ _OPEN = _object({}, is_open=True)
 _TEXTS = _list(_TEXT)
 
 _META = _object({"labels": _map(_TEXT), "annotations": _map(_TEXT)}, is_open=True)
-_ENV = _list(_object({"name": _TEXT, "value": _TEXT, "valueFrom": _OPEN}, ("name",)))
+_VARIABLE = _object({"name": _TEXT, "value": _TEXT, "valueFrom": _OPEN}, ("name",))
+_ENV = _unique("name", _VARIABLE)
 _CONTAINERS = _list(
-    _object({"name": _TEXT, "image": _TEXT, "command": _TEXTS, "args": _TEXTS, "env": _ENV}, ("name",), is_open=True)
+    _object(
+        {"name": _TEXT, "image": _TEXT, "command": _TEXTS, "args": _TEXTS, "env": _list(_VARIABLE)},
+        ("name",),
+        is_open=True,
+    )
 )
 _POD_SPEC = _object({"containers": _CONTAINERS, "initContainers": _CONTAINERS, "volumes": _list(_OPEN)}, is_open=True)
 _POD_TEMPLATE = _object({"metadata": _META, "spec": _POD_SPEC}, ("spec",))
@@ -79,7 +88,8 @@ _RULE = _object(
 )
 JOB_SET_SPEC = _object(
     {
-        "replicatedJobs": _list(
+        "replicatedJobs": _unique(
+            "name",
             _object(
                 {
                     "name": _TEXT,
@@ -91,7 +101,7 @@ JOB_SET_SPEC = _object(
                     ),
                 },
                 ("name", "template"),
-            )
+            ),
         ),
         "network": _object({"enableDNSHostnames": _FLAG, "subdomain": _TEXT, "publishNotReadyAddresses": _FLAG}),
         "successPolicy": _object({"operator": _choice("All", "Any"), "targetReplicatedJobs": _TEXTS}, ("operator",)),
@@ -113,8 +123,9 @@ JOB_SET_SPEC = _object(
 JOB_SET = _object({"spec": JOB_SET_SPEC}, is_open=True)
 
 _INITIALIZER = _object({"storageUri": _TEXT, "env": _ENV, "secretRef": _object({"name": _TEXT})})
-_CONTAINER_PATCHES = _list(
-    _object({"name": _TEXT, "env": _ENV, "volumeMounts": _list(_OPEN), "securityContext": _OPEN}, ("name",))
+_CONTAINER_PATCHES = _unique(
+    "name",
+    _object({"name": _TEXT, "env": _ENV, "volumeMounts": _list(_OPEN), "securityContext": _OPEN}, ("name",)),
 )
 _POD_PATCH = _object(
     {
@@ -134,8 +145,8 @@ _POD_PATCH = _object(
 _JOB_PATCH = _object({"template": _object({"metadata": _META, "spec": _POD_PATCH})})
 _JOB_SET_PATCH = _object(
     {
-        "replicatedJobs": _list(
-            _object({"name": _TEXT, "template": _object({"metadata": _META, "spec": _JOB_PATCH})}, ("name",)),
+        "replicatedJobs": _unique(
+            "name", _object({"name": _TEXT, "template": _object({"metadata": _META, "spec": _JOB_PATCH})}, ("name",))
         )
     }
 )
@@ -155,6 +166,13 @@ _RUNTIME_REF = _object(
     },
     ("name",),
 )
+_QUANTITIES = _map(
+    {
+        "x-kubernetes-int-or-string": True,
+        "pattern": r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))"
+        r"(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$",
+    }
+)
 TRAIN_JOB = _object(
     {
         "spec": _object(
@@ -168,16 +186,11 @@ TRAIN_JOB = _object(
                         "args": _TEXTS,
                         "env": _ENV,
                         "numNodes": _NUMBER,
-                        "resourcesPerNode": _object(
-                            {
-                                "limits": _map({"x-kubernetes-int-or-string": True}),
-                                "requests": _map({"x-kubernetes-int-or-string": True}),
-                            }
-                        ),
+                        "resourcesPerNode": _object({"limits": _QUANTITIES, "requests": _QUANTITIES}),
                         "numProcPerNode": _NUMBER,
                     }
                 ),
-                "runtimePatches": _list(_RUNTIME_PATCH),
+                "runtimePatches": _unique("manager", _RUNTIME_PATCH),
                 "suspend": {"type": "boolean", "default": False},
                 "activeDeadlineSeconds": {"type": "integer", "minimum": 1},
                 "managedBy": {"type": "string", "default": "trainer.kubeflow.org/trainjob-controller"},

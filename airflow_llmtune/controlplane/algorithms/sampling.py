@@ -37,6 +37,8 @@ from airflow_llmtune.controlplane.algorithms.request import (
 from airflow_llmtune.controlplane.algorithms.search_space import Assignments, Choice, Parameter, Range
 
 _SMALLEST_QUANTILE = 1e-9
+_LARGEST_EXACT = 2**53
+"""Up to here each int is a double, which is what Optuna calculates with."""
 
 _TPE_RULES: dict[str, Rule] = {
     "gamma": (lambda text: 0 < float(text) < 1, "gamma should be in the range of (0, 1)"),
@@ -118,6 +120,11 @@ def _learn(request: SearchRequest, count: int, options: dict[str, object], *, bo
         return one_by_one(request, count, lambda past, seed: space.draw(sampler(seed), direction, past))
 
 
+def _is_exact_int(parameter: Range) -> bool:
+    """A larger int is searched as a double, and rounded."""
+    return parameter.is_int and -_LARGEST_EXACT <= parameter.low and parameter.high <= _LARGEST_EXACT
+
+
 class _Space:
     """The feasible space in Optuna's terms."""
 
@@ -140,10 +147,10 @@ class _Space:
             return FloatDistribution(*self._quantiles(parameter))
         # Optuna allows a step or a logarithm, not both; the value is put on the grid when it is printed.
         stepped = parameter.step is not None and not parameter.is_log
-        if parameter.is_int:
-            low, high = int(parameter.low), int(parameter.high)
+        if _is_exact_int(parameter):
+            low, high = int(parameter.low), int(parameter.last if stepped else parameter.high)
             return IntDistribution(low, high, log=parameter.is_log, step=int(parameter.step or 1) if stepped else 1)
-        if stepped:
+        if stepped and not parameter.is_int:
             return FloatDistribution(float(parameter.low), float(parameter.last), step=float(parameter.step or 1))
         return FloatDistribution(float(parameter.low), float(parameter.high), log=parameter.is_log)
 
@@ -155,11 +162,12 @@ class _Space:
     def _text(self, parameter: Parameter, drawn: float | str) -> str:
         if isinstance(parameter, Choice):
             return str(drawn)
-        number = float(drawn)
-        if parameter.is_normal:
-            number = parameter.at_quantile(number)
-            if self._bounded:
-                number = min(max(number, float(parameter.low)), float(parameter.last))
+        assert not isinstance(drawn, str)
+        if not parameter.is_normal:
+            return parameter.text(drawn)
+        number = parameter.at_quantile(drawn)
+        if self._bounded:
+            number = min(max(number, float(parameter.low)), float(parameter.last))
         return parameter.text(number)
 
     def _known(self, parameter: Parameter, text: str) -> float | int | str:
@@ -169,7 +177,7 @@ class _Space:
         if parameter.is_normal:
             least, most = self._quantiles(parameter)
             return min(max(parameter.quantile(float(text)), least), most)
-        if parameter.is_int:
+        if _is_exact_int(parameter):
             return int(text)
         return min(max(float(text), float(parameter.low)), float(parameter.high))
 

@@ -14,6 +14,11 @@ Assignments = dict[str, str]
 
 MAX_LISTED_VALUES = 100_000
 
+_MOST = 1e300
+"""Of a bound; what is computed from two of them, such as their distance, must be a double, too."""
+_MOST_INT = 2**63 - 1
+_LARGEST_EXPONENT = math.log(_MOST)
+
 
 class InvalidSettingsError(Exception):
     """The algorithm cannot work with these settings or this space; the text is what the user reads."""
@@ -66,7 +71,7 @@ class Range:
 
     def at_quantile(self, quantile: float) -> float:
         number = self.normal.inv_cdf(quantile)
-        return math.exp(number) if self.is_log else number
+        return math.exp(min(number, _LARGEST_EXPONENT)) if self.is_log else number
 
     def quantile(self, number: float) -> float:
         return self.normal.cdf(math.log(max(number, 5e-324)) if self.is_log else number)
@@ -79,26 +84,18 @@ class Range:
         count = int((self.high - self.low) / step) + 1
         if count > MAX_LISTED_VALUES:
             raise InvalidSettingsError(f"Param: {self.name} has {count} values, more than {MAX_LISTED_VALUES}")
-        return [self.text(float(self.low + index * step)) for index in range(count)]
+        return [self.text(self.low + index * step) for index in range(count)]
 
-    def text(self, number: float) -> str:
+    def text(self, number: Decimal | float) -> str:
         """As Python prints it, put on the grid without the noise of binary fractions."""
-        if self.is_int:
-            return str(self._int_text(number))
+        exact = number if isinstance(number, Decimal) else Decimal(str(number))
         if self.step is not None:
-            return str(float(self._on_grid(number)))
-        return str(number)
-
-    def _int_text(self, number: float) -> int:
-        if self.step is not None:
-            return int(self._on_grid(number))
-        return int(number)
-
-    def _on_grid(self, number: float) -> Decimal:
-        assert self.step is not None
-        nearest = self.low + self.step * round((Decimal(repr(float(number))) - self.low) / self.step)
-        # A normal distribution may leave the range; any other must not do so by being rounded up to the grid.
-        return nearest if self.is_normal else min(nearest, self.last)
+            exact = self.low + self.step * round((exact - self.low) / self.step)
+        elif self.is_int and self.is_normal:
+            exact = exact.to_integral_value()
+        # A normal distribution may leave the range; any other must not do so by being rounded.
+        inside = exact if self.is_normal else min(max(exact, self.low), self.last)
+        return str(int(inside)) if self.is_int else str(float(inside))
 
 
 Parameter = Choice | Range
@@ -135,6 +132,9 @@ def _number(name: str, bound: str, text: str, is_int: bool) -> Decimal:
     if not number.is_finite() or (is_int and number != number.to_integral_value()):
         kind = "an integer" if is_int else "a number"
         raise InvalidSettingsError(f"Param: {name} feasibleSpace.{bound} is {text!r}, not {kind}")
+    most = _MOST_INT if is_int else _MOST
+    if abs(number) > most:
+        raise InvalidSettingsError(f"Param: {name} feasibleSpace.{bound} {text} is beyond what can be searched, {most}")
     return number
 
 
@@ -144,9 +144,10 @@ def _check_range(parameter: Range) -> None:
         raise InvalidSettingsError(
             f"Param: {name} feasibleSpace.min {parameter.low} is greater than feasibleSpace.max {parameter.high}"
         )
-    if parameter.step is not None and parameter.step <= 0:
+    # As doubles: the least of all is 5e-324.
+    if parameter.step is not None and float(parameter.step) <= 0:
         raise InvalidSettingsError(f"Param: {name} feasibleSpace.step {parameter.step} is not positive")
-    if parameter.is_log and parameter.low <= 0:
+    if parameter.is_log and float(parameter.low) <= 0:
         raise InvalidSettingsError(
             f"Param: {name} feasibleSpace.min {parameter.low} must be positive for {parameter.distribution}"
         )

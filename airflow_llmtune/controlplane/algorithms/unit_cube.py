@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from decimal import Decimal
 
 from airflow_llmtune.controlplane.algorithms.search_space import Assignments, Choice, Parameter, Range
 
@@ -19,7 +20,7 @@ def assignments_at(space: Sequence[Parameter], point: Sequence[float]) -> Assign
 def text_at(parameter: Parameter, unit: float) -> str:
     if isinstance(parameter, Choice):
         return parameter.options[_cell(unit, len(parameter.options))]
-    return parameter.text(_number_at(parameter, min(max(unit, 0.0), 1.0)))
+    return parameter.text(_value_at(parameter, min(max(unit, 0.0), 1.0)))
 
 
 def unit_of(parameter: Parameter, text: str) -> float:
@@ -33,19 +34,23 @@ def _cell(unit: float, count: int) -> int:
     return min(max(int(unit * count), 0), count - 1)
 
 
-def _grid(parameter: Range) -> tuple[float, float, int] | None:
-    """The first value, the step and how many there are; none for a logarithm, whose values are not equally far."""
-    step = parameter.step or (1 if parameter.is_int else None)
+def _grid(parameter: Range) -> tuple[Decimal, int] | None:
+    """The step and how many values there are; none for a logarithm, whose values are not equally far."""
+    step = parameter.step or (Decimal(1) if parameter.is_int else None)
     if step is None or parameter.is_log or parameter.is_normal:
         return None
-    return float(parameter.low), float(step), int((parameter.high - parameter.low) / step) + 1
+    return step, int((parameter.high - parameter.low) / step) + 1
+
+
+def _value_at(parameter: Range, unit: float) -> Decimal | float:
+    grid = _grid(parameter)
+    if grid is None:
+        return _number_at(parameter, unit)
+    step, count = grid
+    return parameter.low + step * _cell(unit, count)
 
 
 def _number_at(parameter: Range, unit: float) -> float:
-    grid = _grid(parameter)
-    if grid is not None:
-        first, step, count = grid
-        return first + step * _cell(unit, count)
     low, high = float(parameter.low), float(parameter.last)
     if parameter.is_normal:
         least, most = parameter.quantile(low), parameter.quantile(high)
@@ -60,8 +65,8 @@ def _number_at(parameter: Range, unit: float) -> float:
 def _unit_of_number(parameter: Range, number: float) -> float:
     grid = _grid(parameter)
     if grid is not None:
-        first, step, count = grid
-        return (round((number - first) / step) + 0.5) / count
+        step, count = grid
+        return (round((number - float(parameter.low)) / float(step)) + 0.5) / count
     if parameter.is_normal:
         start, end = parameter.quantile(float(parameter.low)), parameter.quantile(float(parameter.last))
         place = parameter.quantile(number)

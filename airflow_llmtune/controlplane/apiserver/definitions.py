@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from airflow_llmtune.controlplane.apiserver.columns import Column
-from airflow_llmtune.controlplane.apiserver.errors import (
-    ApiError,
-    Cause,
-    forbidden,
-    invalid,
-    invalid_value,
-    required_value,
-)
+from airflow_llmtune.controlplane.apiserver.definition_schema import DEFINITION_SPEC
+from airflow_llmtune.controlplane.apiserver.errors import ApiError, Cause, forbidden, invalid, invalid_value
 from airflow_llmtune.controlplane.apiserver.kinds import CUSTOM_RESOURCE_DEFINITION, KINDS, Kind
 from airflow_llmtune.controlplane.apiserver.printer_columns import printer_columns
-from airflow_llmtune.controlplane.apiserver.structural import Schema
+from airflow_llmtune.controlplane.apiserver.structural import Schema, causes, fill_defaults, pattern_mistake
 
 Object = dict[str, Any]
 
 CLEANUP_FINALIZER = "customresourcecleanup.apiextensions.k8s.io"
-
-_LABEL_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
-_SUBRESOURCES = ("status", "scale")
 
 
 @dataclass(frozen=True)
@@ -120,10 +112,11 @@ def prepare_definition(obj: Object, old: Object | None, others: Iterable[CustomV
     name = obj["metadata"].get("name", "")
     if name in BUILT_IN_NAMES and old is not None and obj.get("spec") != old.get("spec"):
         raise built_in_is_fixed(name, "changed")
-    found = _shape_causes(obj.get("spec") or {})
+    spec = obj["spec"] = _without_nulls(obj.get("spec") or {})
+    found = causes(spec, DEFINITION_SPEC, "spec")
     if not found:
-        _fill_defaults(obj["spec"])
-        found = [*_causes(name, obj["spec"]), *(_immutable_causes(obj["spec"], old["spec"]) if old else ())]
+        _fill_defaults(spec)
+        found = [*_causes(name, spec), *(_immutable_causes(spec, old["spec"]) if old else ())]
     if found:
         raise invalid(CUSTOM_RESOURCE_DEFINITION, name, found)
     if old is None:
@@ -145,89 +138,63 @@ def _fill_defaults(spec: Object) -> None:
     spec.setdefault("conversion", {"strategy": "None"})
 
 
-def _shape_causes(spec: Mapping[str, Any]) -> list[Cause]:
-    """The fields that everything else here relies on, with their types."""
-    found = [
-        required_value(f"spec.{name}", "") for name in ("group", "names", "versions", "scope") if not spec.get(name)
-    ]
-    names = spec.get("names")
-    if isinstance(names, dict):
-        found += [
-            required_value(f"spec.names.{name}", "")
-            for name in ("plural", "kind")
-            if not isinstance(names.get(name), str) or not names[name]
-        ]
-    elif names:
-        found.append(invalid_value("spec.names", "", "must be an object"))
-    versions = spec.get("versions")
-    if versions and not (isinstance(versions, list) and all(isinstance(one, dict) for one in versions)):
-        found.append(invalid_value("spec.versions", "", "must be a list of objects"))
-    return found
+def _without_nulls(value: Any) -> Any:
+    """A null is an absent field to a typed decoder, but a default may be one."""
+    if isinstance(value, dict):
+        return {name: _without_nulls(one) for name, one in value.items() if one is not None or name == "default"}
+    return [_without_nulls(one) for one in value] if isinstance(value, list) else value
 
 
 def _causes(object_name: str, spec: Mapping[str, Any]) -> list[Cause]:
+    names, versions = spec["names"], spec["versions"]
     found = []
-    if object_name != f"{spec['names']['plural']}.{spec['group']}":
+    if object_name != f"{names['plural']}.{spec['group']}":
         found.append(invalid_value("metadata.name", object_name, 'must be spec.names.plural+"."+spec.group'))
     if "." not in spec["group"]:
         found.append(invalid_value("spec.group", spec["group"], "should be a domain with at least one dot"))
-    found += [
-        invalid_value(f"spec.names.{name}", spec["names"][name], "must be a DNS-1035 label")
-        for name in ("plural", "singular")
-        if not _LABEL_1035.fullmatch(str(spec["names"][name]))
-    ]
-    if spec["scope"] not in {"Cluster", "Namespaced"}:
-        found.append(_unsupported("spec.scope", spec["scope"], '"Cluster", "Namespaced"'))
-    strategy = spec["conversion"].get("strategy")
-    if strategy != "None":
-        found.append(_unsupported("spec.conversion.strategy", strategy, '"None"'))
-    if sum(1 for version in spec["versions"] if version.get("storage")) != 1:
+    if sum(1 for version in versions if version.get("storage")) != 1:
         detail = "must have exactly one version marked as storage version"
         found.append(invalid_value("spec.versions", "", detail))
-    for index, version in enumerate(spec["versions"]):
-        found += _version_causes(f"spec.versions[{index}]", version)
+    if len({version["name"] for version in versions}) < len(versions):
+        found.append(invalid_value("spec.versions", "", "must contain unique version names"))
+    for index, version in enumerate(versions):
+        where, schema = f"spec.versions[{index}].schema.openAPIV3Schema", version["schema"]["openAPIV3Schema"]
+        if schema.get("type") != "object":
+            found.append(invalid_value(f"{where}.type", schema.get("type", ""), "must be object at the root"))
+        found += [cause for path, one in _schemas(where, schema) for cause in _value_causes(path, one)]
     return found
 
 
-def _version_causes(path: str, version: Mapping[str, Any]) -> list[Cause]:
-    found = []
-    if not _LABEL_1035.fullmatch(str(version.get("name", ""))):
-        found.append(invalid_value(f"{path}.name", version.get("name", ""), "must be a DNS-1035 label"))
-    unknown = [one for one in version.get("subresources") or {} if one not in _SUBRESOURCES]
-    found += [_unsupported(f"{path}.subresources", one, '"status", "scale"') for one in unknown]
-    where = f"{path}.schema.openAPIV3Schema"
-    schema = (version.get("schema") or {}).get("openAPIV3Schema")
-    if not isinstance(schema, dict):
-        return [*found, required_value(where, "schemas are required")]
-    if schema.get("type") != "object":
-        found.append(invalid_value(f"{where}.type", schema.get("type", ""), "must be object at the root"))
-    return [*found, *_schema_causes(where, schema)]
+def _schemas(path: str, schema: Schema) -> Iterator[tuple[str, Schema]]:
+    """A schema and all that it consists of."""
+    yield path, schema
+    below = {f"{path}.properties[{name}]": one for name, one in schema.get("properties", {}).items()}
+    below |= {f"{path}.{word}": schema[word] for word in ("additionalProperties", "items", "not") if word in schema}
+    for word in ("allOf", "anyOf", "oneOf"):
+        below |= {f"{path}.{word}[{index}]": one for index, one in enumerate(schema.get(word, ()))}
+    for where, one in below.items():
+        if isinstance(one, Mapping):
+            yield from _schemas(where, one)
 
 
-def _schema_causes(path: str, schema: Any) -> list[Cause]:
-    if not isinstance(schema, dict):
-        return [invalid_value(path, "", "must be an object")]
+def _value_causes(path: str, schema: Schema) -> list[Cause]:
+    """What every object would be refused for."""
     found = []
-    if not isinstance(schema.get("pattern", ""), str):
-        found.append(invalid_value(f"{path}.pattern", "", "must be a string"))
-    if not isinstance(schema.get("properties") or {}, dict):
-        return [*found, invalid_value(f"{path}.properties", "", "must be an object")]
-    below = {f"{path}.properties[{name}]": one for name, one in (schema.get("properties") or {}).items()}
-    if "items" in schema:
-        below[f"{path}.items"] = schema["items"]
-    if isinstance(schema.get("additionalProperties"), dict):
-        below[f"{path}.additionalProperties"] = schema["additionalProperties"]
-    return found + [cause for where, one in below.items() for cause in _schema_causes(where, one)]
+    mistake = pattern_mistake(schema.get("pattern", ""))
+    if mistake:
+        detail = f"must be a valid regular expression, but isn't: {mistake}"
+        found.append(invalid_value(f"{path}.pattern", schema["pattern"], detail))
+    elif "default" in schema:
+        default = copy.deepcopy(schema["default"])
+        fill_defaults(default, schema)
+        found += causes(default, schema, f"{path}.default")
+    return found
 
 
 def _immutable_causes(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[Cause]:
     pairs = [("spec.group", new["group"], old["group"]), ("spec.scope", new["scope"], old["scope"])]
     pairs += [(f"spec.names.{name}", new["names"][name], old["names"][name]) for name in ("plural", "kind")]
     return [invalid_value(path, now, "field is immutable") for path, now, before in pairs if now != before]
-
-
-def _unsupported(path: str, value: Any, supported: str) -> Cause:
-    return Cause(path, f'Unsupported value: "{value}": supported values: {supported}', "FieldValueNotSupported")
 
 
 def _status(obj: Object, old: Object | None, others: Iterable[CustomVersion], now: str) -> Object:

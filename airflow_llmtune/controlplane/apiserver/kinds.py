@@ -126,12 +126,8 @@ _BY_NAME = {(kind.api_version, kind.name): kind for kind in KINDS}
 _BY_PLURAL = {(kind.group, kind.version, kind.plural): kind for kind in KINDS}
 
 
-def kind_for(api_version: str, kind_name: str) -> Kind:
-    """The kind of a manifest; raises ``KeyError`` when it is not served."""
-    return _BY_NAME[api_version, kind_name]
-
-
 def find_kind(api_version: str, kind_name: str) -> Kind | None:
+    """Of the kinds here only; ``KindCatalog`` also knows those of one control plane's definitions."""
     return _BY_NAME.get((api_version, kind_name))
 
 

@@ -84,6 +84,9 @@ KNOWN_FIELDS = frozenset(
 )
 
 
+_COLLECTIONS = frozenset({"annotations", "finalizers", "labels", "ownerReferences"})
+
+
 def check_shape(kind: Kind, obj: Mapping[str, Any]) -> None:
     """Refuse what a typed decoder would: another kind, or fields of the wrong JSON types.
 
@@ -101,9 +104,10 @@ def check_shape(kind: Kind, obj: Mapping[str, Any]) -> None:
     metadata = obj.get("metadata", {})
     if not isinstance(metadata, dict):
         raise _wrong_type(kind, "metadata", metadata, "v1.ObjectMeta")
-    # A null is an absent field to a typed decoder.
-    for field in [name for name, value in metadata.items() if value is None or name not in KNOWN_FIELDS]:
-        del metadata[field]
+    # To a typed decoder a null is an absent field, and so is an empty collection to the encoder after it.
+    absent = [name for name, value in metadata.items() if value is None or (value in ({}, []) and name in _COLLECTIONS)]
+    for field in [*absent, *(name for name in metadata if name not in KNOWN_FIELDS)]:
+        metadata.pop(field, None)
     for field in ("labels", "annotations"):
         _check_string_map(kind, f"metadata.{field}", metadata.get(field))
     _check_strings(kind, "metadata", metadata, ("name", "generateName", "namespace", "uid", "resourceVersion"))
@@ -204,7 +208,8 @@ def of(obj: dict[str, Any]) -> dict[str, Any]:
 
 def named(obj: dict[str, Any], name: str) -> dict[str, Any]:
     """The object under the name of its URL, which it may repeat."""
-    given = of(obj).setdefault("name", name)
+    metadata = of(obj)
+    given = metadata["name"] = metadata.get("name") or name
     if given != name:
         raise bad_request(f"the name of the object ({given}) does not match the name on the URL ({name})")
     return obj
@@ -250,7 +255,7 @@ def check_rules(kind: Kind, metadata: Mapping[str, Any]) -> None:
     """Names, labels and owners; all mistakes in one answer."""
     causes = [
         *_name_causes(kind, metadata.get("name", "")),
-        *_label_causes(metadata.get("labels") or {}),
+        *label_causes("metadata.labels", metadata.get("labels") or {}),
         *_annotation_causes(metadata.get("annotations") or {}),
         *_owner_causes(metadata.get("ownerReferences") or []),
     ]
@@ -295,8 +300,7 @@ def _key_causes(field: str, key: str) -> list[Cause]:
     return []
 
 
-def _label_causes(labels: Mapping[str, str]) -> list[Cause]:
-    field = "metadata.labels"
+def label_causes(field: str, labels: Mapping[str, str]) -> list[Cause]:
     causes = []
     for key, value in labels.items():
         causes += _key_causes(field, key)

@@ -25,6 +25,7 @@ MAX_BODY_BYTES = 3 * 1024 * 1024
 # Parsed in about a millisecond, which is less than a change of threads may cost under load.
 _QUICK_YAML_BYTES = 2048
 _MOST_LEVELS = 200
+_TOO_DEEP = f"exceeded max depth of {_MOST_LEVELS}"
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def _parsed(parse: Callable[[bytes], Any], raw: bytes) -> Any:
         parsed = parse(raw)
         _check_depth(parsed, raw)
         return parsed
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
+    except (TypeError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise bad_request(f"couldn't get version/kind; json parse error: {error}") from None
 
 
@@ -130,7 +131,7 @@ def _check_depth(parsed: Any, raw: bytes) -> None:
         level = [one for values in below for one in values]
         if not level:
             return
-    raise ValueError(f"exceeded max depth of {_MOST_LEVELS}")
+    raise ValueError(_TOO_DEEP)
 
 
 def _json(raw: bytes) -> Any:
@@ -152,10 +153,20 @@ _YamlLoader.yaml_implicit_resolvers = {
 
 
 def _yaml(raw: bytes) -> Any:
-    # A few nested aliases make gigabytes of a small body; only a text with a star can have one.
-    if b"*" in raw and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(raw, _YamlLoader)):
-        raise ValueError("yaml: aliases are not supported")
-    return yaml.load(raw, _YamlLoader)  # noqa: S506  a safe loader
+    _check_events(raw)
+    # YAML has keys and values that JSON has not.
+    return json.loads(json.dumps(yaml.load(raw, _YamlLoader), allow_nan=False))  # noqa: S506  a safe loader
+
+
+def _check_events(raw: bytes) -> None:
+    """A few nested aliases make gigabytes of a small body; and the loader, which is C, overflows its stack."""
+    levels = 0
+    for event in yaml.parse(raw, _YamlLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("yaml: aliases are not supported")
+        levels += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if levels > _MOST_LEVELS:
+            raise ValueError(_TOO_DEEP)
 
 
 def too_large() -> ApiError:

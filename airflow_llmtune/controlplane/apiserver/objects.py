@@ -24,6 +24,11 @@ def copied(obj: Object) -> Object:
     return copied
 
 
+def is_same(one: Any, other: Any) -> bool:
+    """As JSON: to Python 1, 1.0 and true are equal."""
+    return one is other or (one == other and json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True))
+
+
 def take(target: Object, source: Object, field: str) -> None:
     if source.get(field) is not None:
         target[field] = source[field]

@@ -12,6 +12,7 @@ Server-side apply, which is sent as a patch too, is no function of the object al
 from __future__ import annotations
 
 import copy
+import json
 from typing import TYPE_CHECKING, Any
 
 import jsonpatch
@@ -47,6 +48,10 @@ _MERGE_KEYS: dict[str, tuple[str, ...]] = {
 }
 _MERGED_PRIMITIVES = frozenset({"finalizers"})
 
+_MOST_OPERATIONS = 10_000
+_MOST_COPIED_BYTES = 3 * 1024 * 1024
+"""A real server has the same two limits."""
+
 _DIRECTIVE = "$patch"
 _RETAIN = "$retainKeys"
 _ORDER = "$setElementOrder/"
@@ -81,8 +86,11 @@ def merge_patch(target: Any, patch: dict[str, Any]) -> dict[str, Any]:
 def json_patch(obj: dict[str, Any], operations: Any) -> dict[str, Any]:
     if not isinstance(operations, list):
         raise bad_request("error decoding patch: json: cannot unmarshal object into Go value of type jsonpatch.Patch")
+    if len(operations) > _MOST_OPERATIONS:
+        message = f"The allowed maximum operations in a JSON patch is {_MOST_OPERATIONS}, got {len(operations)}"
+        raise ApiError(failure(413, "RequestEntityTooLarge", message))
     try:
-        patched: Any = jsonpatch.JsonPatch(operations).apply(obj)
+        patched = _operated(copy.deepcopy(obj), operations)
     except jsonpatch.InvalidJsonPatch as error:
         raise bad_request(f"error decoding patch: {error}") from None
     except (jsonpatch.JsonPatchException, jsonpatch.JsonPointerException, TypeError, KeyError) as error:
@@ -91,6 +99,18 @@ def json_patch(obj: dict[str, Any], operations: Any) -> dict[str, Any]:
     if not isinstance(patched, dict):
         raise bad_request("error decoding patch: the result is not an object")
     return dict(patched)
+
+
+def _operated(obj: Any, operations: list[Any]) -> Any:
+    """One by one, since each copy of a whole object into itself makes it twice as large."""
+    copied = 0
+    for operation in operations:
+        if isinstance(operation, dict) and operation.get("op") == "copy":
+            copied += len(json.dumps(jsonpatch.JsonPointer(operation.get("from", "")).resolve(obj)))
+            if copied > _MOST_COPIED_BYTES:
+                raise jsonpatch.JsonPatchException(f"unable to copy more than {_MOST_COPIED_BYTES} bytes")
+        obj = jsonpatch.JsonPatch([operation]).apply(obj, in_place=True)
+    return obj
 
 
 def strategic_merge_patch(target: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:

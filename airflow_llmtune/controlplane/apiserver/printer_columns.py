@@ -73,6 +73,6 @@ def _cell(found: list[Any], type_: str, now: datetime) -> Cell:
             return since(str(value), now)
         if type_ == "integer":
             return int(value)
-    except ValueError:
+    except (TypeError, ValueError):
         return "<invalid>"
     return value if isinstance(value, str | int | float | bool) else str(value)

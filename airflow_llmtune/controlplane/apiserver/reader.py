@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from airflow_llmtune.controlplane.apiserver.catalog import KindCatalog
 from airflow_llmtune.controlplane.apiserver.errors import not_found
@@ -26,6 +27,7 @@ class Reader:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.kinds = KindCatalog(store)
+        self._custom_watches: WeakSet[Watch] = WeakSet()
 
     def get(self, kind: Kind, namespace: str | None, name: str) -> Object:
         return shown_as(kind, self._entry(kind, namespace, name).copy())
@@ -71,7 +73,7 @@ class Reader:
         timeout_seconds: float | None = None,
     ) -> Watch:
         """Changes after a resourceVersion; with "" or "0" first an ADDED for all that exists now."""
-        return Watch(
+        watch = Watch(
             self.store,
             kind,
             namespace,
@@ -81,6 +83,15 @@ class Reader:
             send_initial_events=send_initial_events,
             timeout_seconds=timeout_seconds,
         )
+        if self.kinds.version(kind) is not None:
+            self._custom_watches.add(watch)
+        return watch
+
+    def end_watches(self, kind: Kind) -> None:
+        """Of a kind that is no longer served."""
+        for watch in list(self._custom_watches):
+            if watch.kind == kind:
+                watch.stop()
 
     def _entry(self, kind: Kind, namespace: str | None, name: str) -> Entry:
         entry = self.store.get(kind, self._scope(kind, namespace), name)

@@ -29,7 +29,7 @@ from airflow_llmtune.controlplane.apiserver.errors import (
 )
 from airflow_llmtune.controlplane.apiserver.events import COMPONENT, EventLog
 from airflow_llmtune.controlplane.apiserver.kinds import CUSTOM_RESOURCE_DEFINITION, EVENT, NAMESPACE, Kind
-from airflow_llmtune.controlplane.apiserver.objects import copied, desired, is_name_generated, take
+from airflow_llmtune.controlplane.apiserver.objects import copied, desired, is_name_generated, is_same, take
 from airflow_llmtune.controlplane.apiserver.patch import accepted_types, apply_patch
 from airflow_llmtune.controlplane.apiserver.reader import Reader
 from airflow_llmtune.controlplane.apiserver.shapes import Shape
@@ -104,6 +104,8 @@ class Registry(Reader):
         scope = self._scope_of(kind, metadata, namespace)
         home = self._home_for_create(kind, scope)
         meta.fill_for_create(kind, metadata, scope, self._now())
+        if not metadata.get("name"):
+            meta.check_rules(kind, metadata)  # All that follow rely on a name.
         if kind.has_status:
             new.pop("status", None)
         prepare(kind, new, None)
@@ -138,7 +140,7 @@ class Registry(Reader):
         home = self.find(NAMESPACE, None, old["metadata"].get("namespace", ""))
         new = self._admission.admit("UPDATE", kind, new, old, home)
         meta.check_rules(kind, new["metadata"])
-        if "generation" in old["metadata"] and desired(kind, new) != desired(kind, old):
+        if "generation" in old["metadata"] and not is_same(desired(kind, new), desired(kind, old)):
             new["metadata"]["generation"] = old["metadata"]["generation"] + 1
         own(old, new)
         return self._save(kind, new, old, dry_run)
@@ -151,8 +153,7 @@ class Registry(Reader):
         new, old = self._updated(kind, obj)
         changed = {**old, "metadata": {**old["metadata"]}}
         take(changed, new, "status")
-        if kind != CUSTOM_RESOURCE_DEFINITION:
-            self.kinds.prepare(kind, changed, old, self._now())
+        self.kinds.prepare(kind, changed, old, self._now())
         if "managedFields" in new["metadata"]:
             changed["metadata"]["managedFields"] = new["metadata"]["managedFields"]
         own(old, changed)
@@ -313,7 +314,7 @@ class Registry(Reader):
         return new, old
 
     def _save(self, kind: Kind, new: Object, old: Object, dry_run: bool) -> Object:
-        if new == old or dry_run:
+        if dry_run or is_same(new, old):
             return new
         scope, name = self._scope(kind, new["metadata"].get("namespace")), new["metadata"]["name"]
         if "deletionTimestamp" in new["metadata"] and not is_held(kind, new) and not awaits_kubelet(kind, new):

@@ -279,7 +279,7 @@ def _manager(request: Request) -> str:
 
 
 def _match_namespace(metadata: dict[str, Any], expected: str) -> None:
-    given = metadata.setdefault("namespace", expected)
+    given = metadata["namespace"] = metadata.get("namespace") or expected
     if given != expected:
         raise bad_request(f"the namespace of the object ({given}) does not match the namespace on the URL ({expected})")
 

@@ -20,7 +20,8 @@ _COMPRESS_FROM_BYTES = 128 * 1024
 
 
 def dump(body: Any) -> bytes:
-    return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode()
+    # Half of a surrogate pair, which a message may quote from a request, stays the escape that it came as.
+    return json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode(errors="backslashreplace")
 
 
 class LaterAnswer:

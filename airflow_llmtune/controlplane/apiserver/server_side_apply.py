@@ -23,6 +23,7 @@ from airflow_llmtune.controlplane.apiserver.field_sets import (
     remove,
     shown,
 )
+from airflow_llmtune.controlplane.apiserver.objects import is_same
 from airflow_llmtune.controlplane.apiserver.shapes import Shape
 
 Object = dict[str, Any]
@@ -142,7 +143,9 @@ def track_update(old: Object, new: Object, shape: Shape, change: Change) -> None
         return
     owners = owners_of({"metadata": {"managedFields": base}})
     then, now = dict(fields_of(old, shape)), dict(fields_of(new, shape))
-    changed = change.owner("Update", (path for path, value in now.items() if path not in then or then[path] != value))
+    changed = change.owner(
+        "Update", (path for path, value in now.items() if path not in then or not is_same(then[path], value))
+    )
     gone = frozenset(then.keys() - now.keys())
     if not changed.fields and not gone:
         new["metadata"]["managedFields"] = base
@@ -189,7 +192,7 @@ def _only(applied: Object, mine: Owner, change: Change) -> Object:
 
 def _changed(live: Object, merged: Object, shape: Shape) -> Iterable[Path]:
     then = dict(fields_of(live, shape))
-    return (path for path, value in fields_of(merged, shape) if path not in then or then[path] != value)
+    return (path for path, value in fields_of(merged, shape) if path not in then or not is_same(then[path], value))
 
 
 def _without_abandoned(merged: Object, abandoned: frozenset[Path], owners: list[Owner], shape: Shape) -> Object:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import copy
 import json
-import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
+
+import re2
 
 from airflow_llmtune.controlplane.apiserver.errors import Cause, invalid_value
 
@@ -135,19 +136,27 @@ def _text_causes(value: str, schema: Schema, path: str) -> list[Cause]:
     longest = schema.get("maxLength")
     if longest is not None and len(value) > longest:
         found.append(Cause(path, f"Too long: may not be more than {longest} bytes", "FieldValueTooLong"))
-    pattern = _compiled(schema.get("pattern") or "")
-    if pattern is not None and not pattern.search(value):
-        found.append(invalid_value(path, value, f"{path} in body should match '{pattern.pattern}'"))
+    pattern = schema.get("pattern")
+    if pattern and not _compiled(pattern).search(value):
+        found.append(invalid_value(path, value, f"{path} in body should match '{pattern}'"))
     return found
 
 
 @lru_cache(maxsize=1024)
-def _compiled(pattern: str) -> re.Pattern[str] | None:
-    """None for what only Go's engine understands: that is not checked."""
+def _compiled(pattern: str) -> Any:
+    """As Go reads it: it never goes back over the text, so that no pattern can keep the server busy."""
+    options = re2.Options()
+    options.log_errors = False  # The library would write to stderr what the caller is told anyway.
+    return re2.compile(pattern, options)
+
+
+def pattern_mistake(pattern: str) -> str:
+    """Why it cannot be read; empty when it can."""
     try:
-        return re.compile(pattern)
-    except re.error:
-        return None
+        _compiled(pattern)
+    except re2.error as error:
+        return str(error.args[0].decode())
+    return ""
 
 
 def _number_causes(value: float, schema: Schema, path: str) -> list[Cause]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from airflow_llmtune.controlplane.apiserver.kinds import Kind
 
 _TRUE = frozenset({"true", "1", "True", "t", "T", "TRUE"})
+_INTEGER = re.compile(r"[+-]?[0-9]+")
+_INT64 = 2**63
+_LONGEST_INTEGER = len(str(-_INT64))
 _NAMESPACE_SUBRESOURCES = frozenset({"status"})
 
 
@@ -70,10 +74,12 @@ def integer(query: Mapping[str, str], name: str) -> int | None:
     text = query.get(name, "")
     if not text:
         return None
-    try:
-        return int(text)
-    except ValueError:
-        raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax') from None
+    if _INTEGER.fullmatch(text) is None:
+        raise bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax')
+    number = int(text) if len(text) <= _LONGEST_INTEGER else _INT64
+    if not -_INT64 <= number < _INT64:
+        raise bad_request(f'strconv.ParseInt: parsing "{text}": value out of range')
+    return number
 
 
 def is_dry_run(values: list[str]) -> bool:

@@ -94,7 +94,7 @@ class Watch(AsyncIterator[WatchEvent]):
         timeout_seconds: float | None = None,
     ) -> None:
         self._store = store
-        self._kind = kind
+        self.kind = kind
         self._namespace = namespace
         self._matches = matches
         self._after = parse_resource_version(resource_version)
@@ -138,14 +138,14 @@ class Watch(AsyncIterator[WatchEvent]):
 
     def _subscribe(self, after: int | None) -> Subscription:
         try:
-            return self._store.subscribe(self._kind, after)
+            return self._store.subscribe(self.kind, after)
         except CompactedError as error:
             raise expired(str(error)) from None
 
     def _add_initial(self, send_initial_events: bool) -> None:
-        for entry in self._store.scan(self._kind, self._namespace):
+        for entry in self._store.scan(self.kind, self._namespace):
             if self._sees(entry):
-                self._ready.append(WatchEvent("ADDED", _line("ADDED", raw_as(self._kind, entry))))
+                self._ready.append(WatchEvent("ADDED", _line("ADDED", raw_as(self.kind, entry))))
         if send_initial_events and self._bookmarks:
             self._ready.append(self._bookmark({INITIAL_EVENTS_END: "true"}))
 
@@ -193,7 +193,7 @@ class Watch(AsyncIterator[WatchEvent]):
         for change in changes:
             event_type = self._event_type(change)
             if event_type is not None and (self._after is None or change.revision > self._after):
-                self._ready.append(_event(self._kind, event_type, change))
+                self._ready.append(_event(self.kind, event_type, change))
 
     def _event_type(self, change: Change) -> EventType | None:
         was_seen = change.previous is not None and self._sees(change.previous)
@@ -211,5 +211,5 @@ class Watch(AsyncIterator[WatchEvent]):
         metadata: dict[str, Any] = {"resourceVersion": str(self._store.revision), "creationTimestamp": None}
         if annotations:
             metadata["annotations"] = annotations
-        body = {"kind": self._kind.name, "apiVersion": self._kind.api_version, "metadata": metadata}
+        body = {"kind": self.kind.name, "apiVersion": self.kind.api_version, "metadata": metadata}
         return WatchEvent("BOOKMARK", _line("BOOKMARK", json.dumps(body, separators=(",", ":")).encode()))

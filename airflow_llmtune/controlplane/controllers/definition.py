@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from itertools import islice
-
 from airflow_llmtune.controlplane.apiserver.definitions import CLEANUP_FINALIZER
-from airflow_llmtune.controlplane.apiserver.errors import ApiError
-from airflow_llmtune.controlplane.apiserver.kinds import CUSTOM_RESOURCE_DEFINITION, Kind
+from airflow_llmtune.controlplane.apiserver.kinds import CUSTOM_RESOURCE_DEFINITION
+from airflow_llmtune.controlplane.controllers.emptying import LOOK_AGAIN_SECONDS, is_emptied
 from airflow_llmtune.controlplane.controllers.runtime import Controller
-
-_LOOK_AGAIN_SECONDS = 0.1
-_PORTION = 500
 
 
 class DefinitionController(Controller):
@@ -25,22 +20,10 @@ class DefinitionController(Controller):
             return None
         group, plural = definition["spec"]["group"], definition["spec"]["names"]["plural"]
         kinds = [one for one in self.registry.kinds.resources() if (one.group, one.plural) == (group, plural)]
-        if any(self._empty(kind) for kind in kinds):
-            return _LOOK_AGAIN_SECONDS
+        if not await is_emptied(self.registry, kinds):
+            return LOOK_AGAIN_SECONDS
         definition["metadata"]["finalizers"] = [one for one in finalizers if one != CLEANUP_FINALIZER]
         self.registry.update(CUSTOM_RESOURCE_DEFINITION, definition)
+        for kind in kinds:
+            self.registry.end_watches(kind)
         return None
-
-    def _empty(self, kind: Kind) -> bool:
-        """Delete objects; whether some are still there."""
-        for entry in list(islice(self.registry.entries(kind), _PORTION)):
-            if "deletionTimestamp" not in entry.view["metadata"]:
-                self._delete(kind, *entry.key)
-        return next(self.registry.entries(kind), None) is not None
-
-    def _delete(self, kind: Kind, namespace: str, name: str) -> None:
-        try:
-            self.registry.delete(kind, namespace, name)
-        except ApiError as error:
-            if error.code != 404:
-                raise

@@ -49,6 +49,8 @@ class JobController(Controller):
             self._release(pods)
             return None
         owned = [pod for pod in pods if is_controlled_by(pod, job)]
+        # Those of an earlier job of this name: nobody else lets them go.
+        self._release([pod for pod in pods if not is_controlled_by(pod, job)])
         plan = job_plan.plan(job, owned, self._clock(), self._backoff_base_seconds)
         self._carry_out(job, plan)
         return plan.look_again_seconds

@@ -8,10 +8,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from airflow_llmtune.controlplane.clock import parse_timestamp, timestamp
+from airflow_llmtune.controlplane.clock import seconds_left, timestamp
 from airflow_llmtune.controlplane.controllers import job_count
 from airflow_llmtune.controlplane.controllers.job_conditions import is_true, set_condition, true_condition
 from airflow_llmtune.controlplane.controllers.job_count import Count, is_indexed
@@ -273,7 +273,7 @@ def _backoff_seconds(pods: Sequence[Object], spec: Any, now: datetime, base_seco
 
 def _delay(failures: int, last: str, now: datetime, base_seconds: float) -> float:
     delay = min(base_seconds * 2 ** min(failures - 1, _MOST_DOUBLINGS), LONGEST_BACKOFF_SECONDS)
-    return (parse_timestamp(last) + timedelta(seconds=delay) - now).total_seconds()
+    return seconds_left(last, delay, now)
 
 
 def _look_at_deadline(spec: Object, result: JobPlan, now: datetime) -> None:
@@ -285,7 +285,7 @@ def _seconds_to_deadline(spec: Any, status: Object, now: datetime) -> float | No
     limit = spec.get("activeDeadlineSeconds")
     if limit is None or spec.get("suspend") or "startTime" not in status:
         return None
-    return (parse_timestamp(status["startTime"]) + timedelta(seconds=limit) - now).total_seconds()
+    return seconds_left(status["startTime"], limit, now)
 
 
 def _expire(spec: Object, result: JobPlan, now: datetime) -> None:
@@ -294,7 +294,7 @@ def _expire(spec: Object, result: JobPlan, now: datetime) -> None:
         return
     ended = true_condition(result.status, "Complete") or true_condition(result.status, "Failed")
     assert ended is not None
-    left = (parse_timestamp(ended["lastTransitionTime"]) + timedelta(seconds=ttl) - now).total_seconds()
+    left = seconds_left(ended["lastTransitionTime"], ttl, now)
     if left <= 0:
         result.delete_job = True
     else:

@@ -9,10 +9,10 @@ import copy
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from airflow_llmtune.controlplane.clock import parse_timestamp, timestamp
+from airflow_llmtune.controlplane.clock import seconds_left, timestamp
 from airflow_llmtune.controlplane.controllers import job_set_jobs as parts
 from airflow_llmtune.controlplane.controllers.job_conditions import true_condition
 from airflow_llmtune.controlplane.controllers.meta_conditions import Condition, condition, find, is_true, put
@@ -296,7 +296,6 @@ def _expire(job_set: Object, result: JobSetPlan, now: datetime) -> None:
     if ttl is None:
         return
     done = "Completed" if is_true(result.status, "Completed") else "Failed"
-    ended = parse_timestamp((find(result.status, done) or {})["lastTransitionTime"])
-    left = (ended + timedelta(seconds=ttl) - now).total_seconds()
+    left = seconds_left((find(result.status, done) or {})["lastTransitionTime"], ttl, now)
     result.delete_job_set = left <= 0
     result.look_again_seconds = left if left > 0 else None

@@ -32,10 +32,3 @@ def put(status: dict[str, Any], new: Condition, now: str) -> bool:
         old["lastTransitionTime"] = new.get("lastTransitionTime", now)
     old.update(status=new["status"], reason=new["reason"], message=new["message"])
     return old != before
-
-
-def remove(status: dict[str, Any], type_: str) -> None:
-    if "conditions" in status:
-        status["conditions"] = [one for one in status["conditions"] if one["type"] != type_]
-        if not status["conditions"]:
-            del status["conditions"]

@@ -74,12 +74,13 @@ class PyTorchJobController(Controller):
 
     def _create(self, job: dict[str, Any], plan: pytorch_job_plan.PyTorchJobPlan) -> None:
         """Stops at the first pod that is refused, for instance by Katib's webhook."""
-        if not plan.create:
+        if not plan.replicas:
             return
         uid, port = job["metadata"]["uid"], self._port(job)
         try:
-            for replica in plan.create:
+            for replica in plan.replicas:
                 self._create_service(job, replica, port)
+            for replica in plan.create:
                 self._create_pod(job, replica, port)
         except ApiError as error:
             self.registry.record_event(job, "Warning", "FailedCreatePod", f"Error creating: {error}")

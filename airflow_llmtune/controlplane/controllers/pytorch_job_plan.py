@@ -5,10 +5,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from airflow_llmtune.controlplane.clock import parse_timestamp, timestamp
+from airflow_llmtune.controlplane.clock import seconds_left, timestamp
 from airflow_llmtune.controlplane.controllers.conditions import (
     has_condition,
     remove_condition,
@@ -42,7 +42,10 @@ _NO_EXIT_CODE = 0xBEEF
 @dataclass
 class PyTorchJobPlan:
     status: Object
+    replicas: list[Replica] = field(default_factory=list)
+    """All that are to be there now, each with its Service."""
     create: list[Replica] = field(default_factory=list)
+    """Those without a pod."""
     delete: list[str] = field(default_factory=list)
     delete_services: bool = False
     """Whether the Services of the deleted pods go with them."""
@@ -93,7 +96,8 @@ def _advance(job: Object, result: PyTorchJobPlan, pods: Sequence[Object], now: d
     if is_job_finished(job):
         _clean_up(job, result, pods, now)
         return
-    wanted = {replica_name(job["metadata"]["name"], one.type, one.index): one for one in replicas(job)}
+    result.replicas = replicas(job)
+    wanted = {replica_name(job["metadata"]["name"], one.type, one.index): one for one in result.replicas}
     there = {pod["metadata"]["name"]: pod for pod in pods}
     result.create = [replica for name, replica in wanted.items() if name not in there]
     result.delete += [name for name, pod in there.items() if name not in wanted and not is_terminating(pod)]
@@ -147,8 +151,7 @@ def _limit_reached(job: Object, pods: Sequence[Object], result: PyTorchJobPlan, 
         return f"Job {name} has failed because it has reached the specified backoff limit"
     deadline = policy.get("activeDeadlineSeconds")
     if deadline is not None:
-        start = parse_timestamp(job["status"]["startTime"])
-        left = (start + timedelta(seconds=deadline) - now).total_seconds()
+        left = seconds_left(job["status"]["startTime"], deadline, now)
         if left <= 0:
             return f"Job {name} has failed because it was active longer than specified deadline"
         result.look_again_seconds = left
@@ -252,7 +255,7 @@ def _clean_up(job: Object, result: PyTorchJobPlan, pods: Sequence[Object], now: 
     ]
     ttl, ended = policy.get("ttlSecondsAfterFinished"), job["status"].get("completionTime")
     if ttl is not None and ended is not None:
-        left = (parse_timestamp(ended) + timedelta(seconds=ttl) - now).total_seconds()
+        left = seconds_left(ended, ttl, now)
         result.delete_job = left <= 0
         result.look_again_seconds = left if left > 0 else None
 

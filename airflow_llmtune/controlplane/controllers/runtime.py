@@ -141,7 +141,9 @@ class _Worker:
         obj = controller.registry.find(controller.kind, *key)
         if obj is not None:
             with contextlib.suppress(ApiError):
-                controller.registry.record_event(obj, "Warning", "ReconcileError", f"{controller.failure_prefix}{error}")
+                controller.registry.record_event(
+                    obj, "Warning", "ReconcileError", f"{controller.failure_prefix}{error}"
+                )
 
     def _requeue(self, key: Key, delay: float | None) -> None:
         timer = self._timers.pop(key, None)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -19,6 +21,7 @@ from airflow_llmtune.controlplane.controllers.fitting import (
     total,
     unschedulable_message,
 )
+from airflow_llmtune.controlplane.quantities import QuantityError
 
 if TYPE_CHECKING:
     from airflow_llmtune.controlplane.apiserver.registry import Registry
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 _NAME = "default-scheduler"
 _NO_NODES = "no nodes available to schedule pods"
 _GATED = "Scheduling is blocked due to non-empty scheduling gates"
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -112,21 +117,46 @@ class Scheduler:
 
     def _schedule(self) -> None:
         """Oldest first; one that has to wait does not hold up those behind it."""
-        nodes = [self._node(entry.view) for entry in self._registry.entries(NODE)]
+        nodes = self._nodes()
         for uid, waiting in sorted(self._waiting.items(), key=lambda item: item[1].created):
-            if waiting.spec.get("schedulingGates"):
-                self._hold(uid, waiting, "SchedulingGated", _GATED)
-            elif nodes:
-                nodes = self._place(uid, waiting, nodes)
-            else:
-                self._hold(uid, waiting, "Unschedulable", _NO_NODES)
+            try:
+                nodes = self._decide(uid, waiting, nodes)
+            except ApiError as error:
+                if error.code >= 500:
+                    raise
+                self._skip(uid, waiting, error.message)
 
-    def _node(self, obj: Mapping[str, Any]) -> Node:
-        name = obj["metadata"]["name"]
-        return node_of(obj, total(amounts for home, amounts in self._bound.values() if home == name))
+    def _decide(self, uid: str, waiting: _Waiting, nodes: list[Node]) -> list[Node]:
+        """The nodes with what is left of them."""
+        if waiting.spec.get("schedulingGates"):
+            self._hold(uid, waiting, "SchedulingGated", _GATED)
+        elif nodes:
+            return self._place(uid, waiting, nodes)
+        else:
+            self._hold(uid, waiting, "Unschedulable", _NO_NODES)
+        return nodes
+
+    def _skip(self, uid: str, waiting: _Waiting, why: str) -> None:
+        """A pod that the API server refuses to have changed holds up nobody else."""
+        pod = self._pod(uid, waiting) if waiting.told != why else None
+        if pod is not None:
+            waiting.told = why
+            log.warning("pod %s/%s cannot be scheduled: %s", waiting.namespace, waiting.name, why)
+            with contextlib.suppress(ApiError):
+                self._registry.record_event(pod, "Warning", "FailedScheduling", why)
+
+    def _nodes(self) -> list[Node]:
+        found = []
+        for entry in self._registry.entries(NODE):
+            name = entry.key[1]
+            used = total(amounts for home, amounts in self._bound.values() if home == name)
+            try:
+                found.append(node_of(entry.view, used))
+            except QuantityError as error:
+                log.warning("node %s is left out: %s", name, error)
+        return found
 
     def _place(self, uid: str, waiting: _Waiting, nodes: Sequence[Node]) -> list[Node]:
-        """The nodes with what is left of them."""
         misfits = [misfit(waiting.spec, waiting.needed, node) for node in nodes]
         fitting = next((node for node, found in zip(nodes, misfits, strict=True) if found is None), None)
         if fitting is None:
@@ -144,14 +174,15 @@ class Scheduler:
         return pod
 
     def _bind(self, uid: str, waiting: _Waiting, node: str) -> None:
-        del self._waiting[uid]
         pod = self._pod(uid, waiting)
         if pod is None:
+            del self._waiting[uid]
             return
         metadata = pod["metadata"]
-        self._bound[uid] = (node, waiting.needed)
         pod["spec"]["nodeName"] = node
         self._registry.update(POD, pod)
+        del self._waiting[uid]
+        self._bound[uid] = (node, waiting.needed)
         text = f"Successfully assigned {metadata['namespace']}/{metadata['name']} to {node}"
         self._registry.record_event(pod, "Normal", "Scheduled", text)
 

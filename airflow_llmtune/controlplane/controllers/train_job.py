@@ -26,6 +26,7 @@ from airflow_llmtune.controlplane.controllers.loopback_port import free_port
 from airflow_llmtune.controlplane.controllers.retry import RetryDelays
 from airflow_llmtune.controlplane.controllers.runtime import Controller, is_controlled_by, owner_reference
 from airflow_llmtune.controlplane.controllers.train_job_parts import job_set, known_port
+from airflow_llmtune.controlplane.quantities import QuantityError
 
 if TYPE_CHECKING:
     from airflow_llmtune.controlplane.apiserver.registry import Registry
@@ -85,7 +86,7 @@ class TrainJobController(Controller):
             return None
         try:
             self._apply(job, kind)
-        except ApiError as error:
+        except (ApiError, QuantityError) as error:
             text = str(error)
             shown = text if len(text) <= _LONGEST_ERROR else f"{text[:_LONGEST_ERROR]} ..."
             message = f"TrainJob resources reconciliation failed: {shown}"

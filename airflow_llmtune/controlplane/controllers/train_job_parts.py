@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
-from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
 from airflow_llmtune.controlplane.admission.runtime_patches import replicated_jobs
@@ -13,12 +12,12 @@ from airflow_llmtune.controlplane.apiserver.kinds import TRAIN_JOB
 from airflow_llmtune.controlplane.apiserver.patch import strategic_merge_patch
 from airflow_llmtune.controlplane.controllers.job_indexes import INDEX
 from airflow_llmtune.controlplane.controllers.runtime import owner_reference
+from airflow_llmtune.controlplane.quantities import whole
 
 Object = dict[str, Any]
 
 PORT_VARIABLE = "PET_MASTER_PORT"
 _NODE = "node"
-_SUFFIXES = {"m": Decimal("0.001"), "k": Decimal(1000), "": Decimal(1)}
 
 
 def job_set(train_job: Object, runtime: Mapping[str, Any], port: int) -> Object:
@@ -135,17 +134,9 @@ def processes(asked: int | None, resources: Mapping[str, Any]) -> str:
     if asked is not None:
         return str(asked)
     requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
-    if any("gpu" in name.lower() and _whole(value) for one in (requests, limits) for name, value in one.items()):
+    if any("gpu" in name.lower() and whole(value) for one in (requests, limits) for name, value in one.items()):
         return "auto"
-    return str(max(1, _whole(requests.get("cpu", 0)) or _whole(limits.get("cpu", 0))))
-
-
-def _whole(quantity: Any) -> int:
-    """Rounded up, as Kubernetes reads a quantity as a number."""
-    text = str(quantity)
-    suffix = text[-1:] if text[-1:] in ("m", "k") else ""
-    number = Decimal(text.removesuffix(suffix)) * _SUFFIXES[suffix]
-    return int(number.to_integral_value(ROUND_CEILING))
+    return str(max(1, whole(requests.get("cpu", 0)) or whole(limits.get("cpu", 0))))
 
 
 def _fill_initializer(container: Object | None, asked: Object | None) -> None:

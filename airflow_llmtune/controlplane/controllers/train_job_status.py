@@ -5,10 +5,10 @@ Only ``Suspended``, ``Complete`` and ``Failed`` exist: whether it runs is told b
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from airflow_llmtune.controlplane.clock import parse_timestamp, timestamp
+from airflow_llmtune.controlplane.clock import seconds_left, timestamp
 from airflow_llmtune.controlplane.controllers.meta_conditions import condition, find, is_true, put
 
 Object = dict[str, Any]
@@ -59,4 +59,4 @@ def seconds_to_deadline(job: Object, now: datetime) -> float | None:
         return None
     resumed = find(job.get("status", {}), "Suspended")
     start = job["metadata"]["creationTimestamp"] if resumed is None else resumed["lastTransitionTime"]
-    return (parse_timestamp(start) + timedelta(seconds=limit) - now).total_seconds()
+    return seconds_left(start, limit, now)

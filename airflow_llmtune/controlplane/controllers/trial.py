@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_llmtune.controlplane.apiserver.kinds import JOB, POD, PYTORCH_JOB, TRAIN_JOB, TRIAL, Kind
@@ -127,9 +128,7 @@ class TrialController(Controller):
             logs = self._metric_logs(trial)
             if not logs and self._collector_runs(trial):
                 return _LOOK_AGAIN_SECONDS
-            if not logs:
-                self._store_unavailable(trial)
-            self._observe(trial)
+            self._observe(trial, logs or self._store_unavailable(trial))
         trial["status"]["completionTime"] = trial["status"].get("completionTime") or now
         self._clear_job(trial, kind)
         return None
@@ -142,8 +141,9 @@ class TrialController(Controller):
         found = trial_status.job_status(trial, job)
         if found.state in {"Running", "Unreadable"}:
             return None
-        if self._metric_logs(trial):
-            self._observe(trial)
+        logs = self._metric_logs(trial)
+        if logs:
+            self._observe(trial, logs)
         elif found.state == "Succeeded" and not self._is_pushed(trial):
             return _LOOK_AGAIN_SECONDS
         if found.state == "Succeeded" and not self._is_observed(trial):
@@ -166,8 +166,9 @@ class TrialController(Controller):
 
     def _finish(self, trial: dict[str, Any], job: JobStatus, now: str) -> float | None:
         """End a Trial whose job succeeded, once its metrics are in or can no longer come."""
-        if self._metric_logs(trial):
-            self._observe(trial)
+        logs = self._metric_logs(trial)
+        if logs:
+            self._observe(trial, logs)
         elif self._is_pushed(trial):
             self._store_unavailable(trial)
         elif self._strict or self._collector_runs(trial):
@@ -175,8 +176,7 @@ class TrialController(Controller):
             # the metrics are unavailable as soon as nobody is left who could report them.
             return _LOOK_AGAIN_SECONDS
         else:
-            self._store_unavailable(trial)
-            self._observe(trial)
+            self._observe(trial, self._store_unavailable(trial))
         if self._is_observed(trial):
             trial_status.mark_succeeded(trial, job, now)
             self._tell(trial, "JobSucceeded", f"Job {trial['metadata']['name']} has succeeded")
@@ -191,8 +191,8 @@ class TrialController(Controller):
         message = f"Metrics are not available for Job {trial['metadata']['name']}"
         self._tell(trial, "MetricsUnavailable", message, type_="Warning")
 
-    def _observe(self, trial: dict[str, Any]) -> None:
-        trial["status"]["observation"] = fold(self._metric_logs(trial), trial["spec"]["objective"], strict=self._strict)
+    def _observe(self, trial: dict[str, Any], logs: Sequence[MetricLog]) -> None:
+        trial["status"]["observation"] = fold(logs, trial["spec"]["objective"], strict=self._strict)
 
     def _is_observed(self, trial: dict[str, Any]) -> bool:
         return is_available(trial["status"].get("observation", {}), trial["spec"]["objective"])
@@ -215,10 +215,11 @@ class TrialController(Controller):
             for pod in self.registry.entries(POD, trial["metadata"]["namespace"], label_selector=selector)
         )
 
-    def _store_unavailable(self, trial: dict[str, Any]) -> None:
+    def _store_unavailable(self, trial: dict[str, Any]) -> list[MetricLog]:
         metric = trial["spec"]["objective"]["objectiveMetricName"]
-        entry = MetricLog(YEAR_ONE, metric, UNAVAILABLE)
-        self._db_manager.report_observation_log(trial["metadata"]["name"], [entry])
+        logs = [MetricLog(YEAR_ONE, metric, UNAVAILABLE)]
+        self._db_manager.report_observation_log(trial["metadata"]["name"], logs)
+        return logs
 
     def _tell(self, trial: dict[str, Any], reason: str, message: str, *, type_: str = "Normal") -> None:
         self.registry.record_event(trial, type_, reason, message)

@@ -16,14 +16,13 @@ from airflow_llmtune.controlplane.apiserver.kinds import (
     PERSISTENT_VOLUME_CLAIM,
     POD,
     SECRET,
-    SERVICE,
     SERVICE_ACCOUNT,
 )
 from airflow_llmtune.controlplane.apiserver.logs import LogOptions
 from airflow_llmtune.controlplane.clock import Clock, timestamp, utc_now
 from airflow_llmtune.controlplane.kubelet.container_setup import PodContext
 from airflow_llmtune.controlplane.kubelet.devices import Devices
-from airflow_llmtune.controlplane.kubelet.environment import LOOPBACK, service_host_names
+from airflow_llmtune.controlplane.kubelet.host_names import HostNames
 from airflow_llmtune.controlplane.kubelet.images import Images
 from airflow_llmtune.controlplane.kubelet.in_process import InProcessImage
 from airflow_llmtune.controlplane.kubelet.logs import PodFolder
@@ -44,6 +43,8 @@ _LOOKUP_KINDS = {
     "PersistentVolumeClaim": PERSISTENT_VOLUME_CLAIM,
     "ServiceAccount": SERVICE_ACCOUNT,
 }
+
+_STOP_SECONDS = 10.0
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ class Kubelet:
         self._images = Images(images, in_process_images or {})
         self._clock = clock
         self._restart_backoff_base_seconds = restart_backoff_base_seconds
-        self._hosts = dict(hosts or {})
+        self._host_names = HostNames(registry, hosts or {})
         self._authority = authority
         self._resources = all_resources(node_resources or {})
         self._devices = Devices(self._resources)
@@ -88,7 +89,6 @@ class Kubelet:
         self._runtime = RuntimeClient(state_dir, outage_seconds=outage_seconds, is_temporary=is_temporary)
         self._survivors = Survivors({})
         self._workers: dict[str, PodWorker] = {}
-        self._views: dict[str, tuple[str, PodView]] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._stops: set[asyncio.Task[None]] = set()
 
@@ -98,13 +98,18 @@ class Kubelet:
         self._survivors = Survivors(await self._runtime.adopt())
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow_pods())
-            group.create_task(self._follow_services())
+            group.create_task(self._host_names.follow_services())
 
     async def stop(self) -> None:
         """Kill every process of every pod and wait until all are gone."""
         await asyncio.gather(*(worker.stop(0) for worker in self._workers.values()))
-        await asyncio.gather(*self._tasks.values(), *self._stops, return_exceptions=True)
+        ending = asyncio.gather(*self._tasks.values(), *self._stops, return_exceptions=True)
+        # A process that hangs in the kernel cannot be killed; then its pod is given up with the runtime.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_STOP_SECONDS):
+                await asyncio.shield(ending)
         await self._runtime.stop()
+        await ending
 
     async def leave(self) -> None:
         """End as if killed: containers run on, and a kubelet on the same folder finds them within the outage."""
@@ -126,7 +131,7 @@ class Kubelet:
                 version = self._registry.resource_version
                 self._look_at_all()
                 if first:
-                    await self._end_the_unknown()
+                    self._later(self._end_the_unknown())
                     first = False
                 async for event in self._registry.watch(POD, resource_version=version):
                     if event.type == "DELETED":
@@ -135,19 +140,6 @@ class Kubelet:
                         self._look_at(event.object)
             except ApiError as error:
                 await asyncio.sleep(seconds_to_look_again(error))
-
-    async def _follow_services(self) -> None:
-        """Pods that run already learn the names of new Services, as from a cluster's DNS."""
-        while True:
-            try:
-                async for event in self._registry.watch(SERVICE):
-                    namespace = event.object["metadata"]["namespace"]
-                    for home, view in self._views.values():
-                        if home == namespace:
-                            view.update_hosts(self._host_names(namespace))
-            except ApiError as error:
-                if error.code != 410:
-                    raise
 
     def _register_node(self) -> None:
         node = self._registry.find(NODE, None, NODE_NAME)
@@ -177,6 +169,16 @@ class Kubelet:
             await asyncio.to_thread(PodFolder(self._pods_dir, path.name).remove)
 
     def _look_at(self, pod: dict[str, Any]) -> None:
+        """One that cannot be handled must not end the others."""
+        try:
+            self._handle(pod)
+        except ApiError:
+            raise
+        except Exception:
+            metadata = pod["metadata"]
+            log.exception("the kubelet cannot handle pod %s/%s", metadata["namespace"], metadata["name"])
+
+    def _handle(self, pod: dict[str, Any]) -> None:
         metadata = pod["metadata"]
         if pod["spec"].get("nodeName") != NODE_NAME:
             if pod["spec"].get("nodeName") and "deletionTimestamp" in metadata:
@@ -208,7 +210,6 @@ class Kubelet:
             return self._registry.find(_LOOKUP_KINDS[kind], namespace, name)
 
         view = PodView(pod, folder, self._authority, lookup)
-        self._views[uid] = (namespace, view)
         adopted, lost = self._survivors.of(pod, self._images)
         context = PodContext(
             pod=pod,
@@ -217,7 +218,7 @@ class Kubelet:
             images=self._images,
             runtime=self._runtime,
             lookup=lookup,
-            hosts=lambda: self._host_names(namespace),
+            hosts=lambda: self._host_names.of(namespace),
             view=view,
             device_environment=lambda name: self._devices.environment(pod, name),
             clock=self._clock,
@@ -226,12 +227,8 @@ class Kubelet:
             tell=lambda type_, reason, message: self._tell(pod, type_, reason, message),
         )
         failure = lost or self._devices.take(pod, folder)
+        self._host_names.add(pod, view)
         return PodWorker(context, Volumes(pod, folder.volumes, self._claims_dir, lookup), adopted, failure)
-
-    def _host_names(self, namespace: str) -> dict[str, str]:
-        services = self._registry.entries(SERVICE, namespace)
-        names = {name: LOOPBACK for one in services for name in service_host_names(one.key[1], namespace)}
-        return {**names, **self._hosts}
 
     async def _run_pod(self, pod: dict[str, Any], worker: PodWorker) -> None:
         metadata = pod["metadata"]
@@ -243,6 +240,7 @@ class Kubelet:
             await worker.abort()
         finally:
             self._tasks.pop(metadata["uid"], None)
+            self._host_names.remove(metadata["uid"])
         self._devices.release(metadata["uid"])
         with _written_later():
             self._confirm_deletion(pod)
@@ -265,7 +263,6 @@ class Kubelet:
 
     def _drop(self, uid: str) -> None:
         self._workers.pop(uid, None)
-        self._views.pop(uid, None)
         # In a thread: a training may have left a lot.
         self._later(asyncio.to_thread(PodFolder(self._pods_dir, uid).remove))
 

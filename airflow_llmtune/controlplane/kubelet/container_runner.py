@@ -130,7 +130,8 @@ class ContainerRunner:
         started = self.record.state["running"]["startedAt"]
         had_ended = process.has_ended
         ended = await process.wait()
-        finished = timestamp(ended.finished) if had_ended else self._context.now()
+        # One that was short has ended before its start was noted.
+        finished = max(started, timestamp(ended.finished)) if had_ended else self._context.now()
         message = ended.message or await asyncio.to_thread(self._termination_message, ended.code)
         return terminated(ended.code, started, finished, reason=ended.reason, message=message)
 

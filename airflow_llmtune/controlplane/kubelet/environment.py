@@ -124,5 +124,14 @@ def to_loopback(text: str, hosts: Mapping[str, str]) -> str:
     return text if address is None else f"{match['scheme'] or ''}{address}{match['rest']}"
 
 
+def pod_host_names(pod: Mapping[str, Any]) -> set[str]:
+    """Below its Service: none for a pod that names none or has no host name of its own."""
+    spec = pod["spec"]
+    if not (spec.get("hostname") and spec.get("subdomain")):
+        return set()
+    services = service_host_names(spec["subdomain"], pod["metadata"]["namespace"])
+    return {f"{spec['hostname']}.{service}" for service in services}
+
+
 def service_host_names(name: str, namespace: str) -> set[str]:
     return {name, *(f"{name}.{namespace}{tail}" for tail in ("", ".svc", ".svc.cluster.local"))}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import threading
 from bisect import bisect_left, bisect_right
@@ -124,12 +125,16 @@ class LogReader:
         if part.is_current():
             return added
         added += self._added(part)
-        part.close()
         parts = _open_parts(self._path)
-        self._part = parts.pop() if parts else None
-        for older in parts:
+        if len(parts) > 1 and parts[0].number == part.number:
+            parts.pop(0).close()
+        part.close()
+        # More than one when it has been rotated again meanwhile.
+        added += b"".join(self._added(one) for one in parts)
+        for older in parts[:-1]:
             older.close()
-        return added + (self._added(self._part) if self._part is not None else b"")
+        self._part = parts[-1] if parts else None
+        return added
 
     def _added(self, part: _Part) -> bytes:
         start = part.position
@@ -138,7 +143,7 @@ class LogReader:
     def _shown(self, part: _Part, text: bytes, start: int) -> bytes:
         if not self._options.timestamps or not text:
             return text
-        lines = text.splitlines(keepends=True)
+        lines = re.findall(rb"[^\n]*\n|[^\n]+", text)  # Not at a carriage return, which a progress bar is full of.
         shown = []
         for number, line in enumerate(lines):
             if number > 0 or self._at_line_start:

@@ -51,6 +51,8 @@ class Failure:
 
     reason: str
     message: str
+    disruption: str = ""
+    """The reason of its condition DisruptionTarget, if it was not the pod's own fault."""
 
 
 def waiting(reason: str, message: str = "") -> State:
@@ -109,6 +111,8 @@ def status(
         new["initContainerStatuses"] = [_container_status(pod, one) for one in init]
     if failure is not None:
         new |= {"reason": failure.reason, "message": failure.message}
+        if failure.disruption:
+            new["conditions"].append(_disruption(old, failure, now))
     return new
 
 
@@ -148,6 +152,13 @@ def _conditions(
     }
     before = {condition["type"]: condition for condition in old.get("conditions", ())}
     return [_condition(type_, *value, before.get(type_), now) for type_, value in wanted.items()]
+
+
+def _disruption(old: dict[str, Any], failure: Failure, now: str) -> dict[str, Any]:
+    """What a Job's ``podFailurePolicy`` tells such pods by."""
+    before = next((one for one in old.get("conditions", ()) if one["type"] == "DisruptionTarget"), None)
+    condition = _condition("DisruptionTarget", holds=True, reason=failure.disruption, old=before, now=now)
+    return {**condition, "message": failure.message}
 
 
 def _condition(type_: str, holds: bool, reason: str, old: dict[str, Any] | None, now: str) -> dict[str, Any]:

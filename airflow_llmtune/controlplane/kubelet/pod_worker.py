@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
@@ -44,6 +45,7 @@ class PodWorker:
         self._containers = [self._runner(one, policy) for one in spec["containers"]]
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = asyncio.Event()
+        self._ends_at = math.inf
         self._failure = failure
         context.root_pids = self._root_pids
 
@@ -72,6 +74,11 @@ class PodWorker:
         self._context.publish()
 
     async def stop(self, grace_seconds: float) -> None:
+        """A later call only counts when it leaves less time: each change of a pod that is being deleted makes one."""
+        ends_at = asyncio.get_running_loop().time() + grace_seconds
+        if ends_at >= self._ends_at:
+            return
+        self._ends_at = ends_at
         self._stopping.set()
         await asyncio.gather(*(one.stop(grace_seconds) for one in [*self._init, *self._containers]))
 
@@ -186,7 +193,7 @@ class PodWorker:
 def node_lost(pod: dict[str, Any]) -> Failure:
     metadata, node = pod["metadata"], pod["spec"].get("nodeName", "")
     text = f"Node {node} which was running pod {metadata['namespace']}/{metadata['name']} has lost its processes"
-    return Failure("NodeLost", text)
+    return Failure("NodeLost", text, disruption="TerminationByKubelet")
 
 
 def _records(runners: Sequence[ContainerRunner]) -> list[ContainerRecord]:

@@ -54,6 +54,6 @@ def disk_usage(folder: Path) -> int:
         for name in names:
             try:
                 found += os.lstat(f"{path}/{name}").st_blocks * 512
-            except FileNotFoundError:
+            except OSError:  # Gone, or in a folder that has been closed meanwhile.
                 continue
     return found

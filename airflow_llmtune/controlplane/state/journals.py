@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from airflow_llmtune.controlplane.state.database import Database
+from airflow_llmtune.controlplane.state.database import Database, Statement
 
 _ADD = "INSERT INTO objects (revision, resource, namespace, name, body) VALUES (?, ?, ?, ?, ?)"
 _REPLACE = "UPDATE objects SET revision = ?, body = ? WHERE revision = ?"
@@ -14,6 +14,11 @@ _COUNT = (
 )
 _REVISION = (
     "SELECT max((SELECT ifnull(max(revision), 0) FROM objects), (SELECT ifnull(max(last_revision), 0) FROM deletions))"
+)
+
+_REMOVE_FIRST = (
+    "DELETE FROM observation_logs WHERE rowid IN "
+    "(SELECT rowid FROM observation_logs WHERE trial = ? ORDER BY rowid LIMIT ?)"
 )
 
 
@@ -51,8 +56,11 @@ class SqliteReportJournal:
         rows = self._database.read("SELECT report FROM observation_logs WHERE trial = ? ORDER BY rowid", trial)
         return [report for (report,) in rows]
 
-    def add(self, trial: str, report: str) -> None:
-        self._database.write(("INSERT INTO observation_logs VALUES (?, ?)", (trial, report)))
+    def add(self, trial: str, report: str, outdated: int) -> None:
+        statements: list[Statement] = [("INSERT INTO observation_logs VALUES (?, ?)", (trial, report))]
+        if outdated:
+            statements.append((_REMOVE_FIRST, (trial, outdated)))
+        self._database.write(*statements)
 
     def remove(self, trial: str) -> None:
         self._database.write(("DELETE FROM observation_logs WHERE trial = ?", (trial,)))

@@ -33,6 +33,26 @@ def test_a_bomb_of_yaml_aliases_is_refused(served: Served) -> None:
     assert "aliases are not supported" in answer.json()["message"]
 
 
+def test_a_refusal_may_quote_what_is_no_text(served: Served) -> None:
+    body = '{"metadata":{"name":"\\ud800"}}'
+    answer = served.http.post(CONFIG_MAPS, content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 400
+    patched = served.http.patch(
+        "/api/v1/namespaces/default", content=body, headers={"content-type": "application/merge-patch+json"}
+    )
+    assert (patched.status_code, patched.json()["reason"]) == (400, "BadRequest")
+
+
+def test_a_limit_beyond_all_bounds_is_a_bad_request(served: Served) -> None:
+    assert served.http.get(f"{CONFIG_MAPS}?limit=99999999999999999999").status_code == 400
+
+
+def test_a_null_in_the_metadata_of_a_replacement_is_an_absent_field(served: Served) -> None:
+    served.create_config_map("c")
+    body = {"metadata": {"name": None, "namespace": None}, "data": {"a": "b"}}
+    assert served.http.put(f"{CONFIG_MAPS}/c", json=body).json()["data"] == {"a": "b"}
+
+
 def test_long_tables_and_large_deletions_are_answered_in_full(served: Served) -> None:
     def fill() -> None:
         for index in range(300):

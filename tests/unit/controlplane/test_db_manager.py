@@ -104,6 +104,18 @@ def test_a_trial_that_reports_without_end_loses_its_earliest_entries(managers: t
     assert (len(entries), entries[0].value, entries[-1]) == (100_000, "2", at(3))
 
 
+def test_what_is_no_longer_kept_does_not_stay_on_the_disk(database: Database) -> None:
+    manager = DBManager(SqliteReportJournal(database))
+    for start in range(0, 250_000, 2_500):
+        manager.report_observation_log("t", [at(0, value=str(start + index)) for index in range(2_500)])
+    manager.report_observation_log("other", [at(1)])
+    manager = DBManager(SqliteReportJournal(database))
+    manager.report_observation_log("t", [at(1)])
+    assert database.read("SELECT count(*) FROM observation_logs WHERE trial = 't'") == [(41,)]
+    entries = DBManager(SqliteReportJournal(database)).get_observation_log("t")
+    assert (len(entries), entries[0].value, entries[-1]) == (100_000, "150001", at(1))
+
+
 def test_asking_for_a_long_log_sorts_and_parses_nothing(database: Database) -> None:
     manager = DBManager(SqliteReportJournal(database))
     manager.report_observation_log("t", [at(index / 1000) for index in range(50_000, 0, -1)])

@@ -316,6 +316,27 @@ def test_a_completed_experiment_cannot_be_changed_unless_it_can_be_restarted(
     done = {"type": "Succeeded", "status": "True", "reason": "ExperimentMaxTrialsReached"}
     stored["status"] = {"trials": 4, "conditions": [done]}
     stored = registry.update_status(EXPERIMENT, stored)
-    stored["spec"]["maxTrialCount"] = 6
-    with pytest.raises(ApiError, match="Experiment can be restarted if it is in succeeded state"):
+    stored["spec"]["maxTrialCount"] = 4
+    stored["spec"]["parallelTrialCount"] = 1
+    stored["spec"]["objective"]["goal"] = 1.0
+    with pytest.raises(ApiError) as caught:
         registry.update(EXPERIMENT, stored)
+    restart = (
+        'spec.resumePolicy: Invalid value: "Never": Experiment can be restarted if it is in succeeded state by '
+        "reaching max trials and spec.resumePolicy = LongRunning or spec.resumePolicy = FromVolume, when experiment "
+        "is completed"
+    )
+    texts = [
+        restart,
+        "spec.maxTrialCount: Invalid value: 4: must be greater than status.trials count",
+        "spec: Forbidden: only spec.parallelTrialCount, spec.maxTrialCount and spec.maxFailedTrialCount are editable",
+    ]
+    assert caught.value.message == denied(texts)
+
+
+def test_a_completed_experiment_keeps_its_labels_editable(registry: Registry, experiment: Object) -> None:
+    stored = registry.create(EXPERIMENT, experiment)
+    done = {"type": "Succeeded", "status": "True", "reason": "ExperimentGoalReached"}
+    stored = registry.update_status(EXPERIMENT, {**stored, "status": {"trials": 4, "conditions": [done]}})
+    stored["metadata"]["labels"] = {"team": "nlp"}
+    assert registry.update(EXPERIMENT, stored)["metadata"]["labels"] == {"team": "nlp"}

@@ -203,6 +203,18 @@ async def test_a_deleted_namespace_is_emptied_and_then_goes(registry: Registry) 
     assert registry.find(NAMESPACE, None, "default") is None
 
 
+async def test_others_are_answered_while_a_large_namespace_is_emptied(registry: Registry) -> None:
+    for index in range(200):
+        make(registry, CONFIG_MAP, f"c{index}")
+    registry.delete(NAMESPACE, None, "default")
+    emptying = asyncio.create_task(NamespaceController(registry).reconcile("", "default"))
+    await asyncio.sleep(0)
+    left = len(registry.list(CONFIG_MAP)[0])
+    assert 0 < left < 200
+    await emptying
+    assert registry.find(NAMESPACE, None, "default") is None
+
+
 def test_an_object_that_cannot_be_deleted_does_not_keep_others(
     registry: Registry, collector: GarbageCollector, caplog: pytest.LogCaptureFixture
 ) -> None:

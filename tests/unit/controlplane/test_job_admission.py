@@ -19,6 +19,7 @@ def job(*, restart_policy: str | None = "Never", **spec: Any) -> Object:
 
 
 FIRST_RULE = "spec.podFailurePolicy.rules[0]"
+RULES = "spec.successPolicy.rules"
 ONLY_NEVER = "is supported when podFailurePolicy is specified"
 ONE_OF_BOTH = "specifying one of OnExitCodes and OnPodConditions is required"
 RULE = {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [1]}}
@@ -76,6 +77,25 @@ RULE = {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [1]}}
             job(podFailurePolicy={"rules": [RULE]}, podReplacementPolicy="TerminatingOrFailed"),
             'spec.podReplacementPolicy: Unsupported value: "TerminatingOrFailed": supported values: "Failed"',
         ),
+        (job(maxFailedIndexes=1), "spec.maxFailedIndexes: Invalid value: 1: requires indexed completion mode"),
+        (
+            job(completionMode="Indexed", completions=2, successPolicy={}),
+            f"{RULES}: Required value: at least one rules must be specified when the successPolicy is specified",
+        ),
+        (
+            job(completionMode="Indexed", completions=2, successPolicy={"rules": [{}]}),
+            f"{RULES}[0]: Required value: at least one of succeededCount or succeededIndexes must be specified",
+        ),
+        (
+            job(completionMode="Indexed", completions=2, successPolicy={"rules": [{"succeededIndexes": "0,"}]}),
+            f'{RULES}[0].succeededIndexes: Invalid value: "0,": must be a list of indexes and ranges of them, '
+            "such as 1,3-5",
+        ),
+        (
+            job(completionMode="Indexed", completions=2, successPolicy={"rules": [{"succeededCount": 3}]}),
+            f"{RULES}[0].succeededCount: Invalid value: 3: must be between 0 and 2, the number of specified "
+            "completions",
+        ),
         (
             job(managedBy="queue"),
             'spec.managedBy: Invalid value: "queue": must be a domain-prefixed path (such as "acme.io/foo")',
@@ -90,6 +110,7 @@ def test_a_wrong_job_is_refused_with_kubernetes_words(registry: Registry, body: 
     ("body", "filled_in"),
     [
         (job(), {"completions": 1, "parallelism": 1, "backoffLimit": 6, "completionMode": "NonIndexed"}),
+        (job(completionMode="Indexed"), {"completions": 1, "parallelism": 1}),
         (job(parallelism=2), {"parallelism": 2, "podReplacementPolicy": "TerminatingOrFailed"}),
         (job(podFailurePolicy={"rules": [RULE]}), {"podReplacementPolicy": "Failed"}),
         (job(completionMode="Indexed", completions=2, backoffLimitPerIndex=1), {"backoffLimit": 2147483647}),
@@ -116,3 +137,33 @@ def test_a_held_job_may_get_another_place_to_run_but_no_other_program(registry: 
     made = registry.update(JOB, made)
     made["spec"]["template"]["spec"]["containers"][0]["image"] = "other"
     assert "spec.template" in refused(registry.update, JOB, made).message
+
+
+LONG = "a" * 64
+NO_LABEL = f'spec.template.labels: Invalid value: "{LONG}": must be no more than 63 characters'
+
+
+@pytest.mark.parametrize(
+    ("name", "spec", "message"),
+    [
+        (LONG, {}, f"[{NO_LABEL}, {NO_LABEL}]"),
+        (
+            LONG[:62],
+            {"completionMode": "Indexed", "completions": 11},
+            f'metadata.name: Invalid value: "{LONG[:62]}": will not be able to create pod with invalid DNS label: '
+            f"{LONG[:62]}-10",
+        ),
+    ],
+)
+def test_a_name_that_no_pod_can_have_is_refused(registry: Registry, name: str, spec: Object, message: str) -> None:
+    body = job(**spec)
+    body["metadata"]["name"] = name
+    assert refused(registry.create, JOB, body).message == f'Job.batch "{name}" is invalid: {message}'
+
+
+def test_a_change_is_checked_as_a_new_job_is(registry: Registry) -> None:
+    made = registry.create(JOB, job())
+    error = refused(registry.update, JOB, {**made, "spec": {**made["spec"], "parallelism": -1}})
+    text = "spec.parallelism: Invalid value: -1: must be greater than or equal to 0"
+    assert error.message == f'Job.batch "job" is invalid: {text}'
+    assert refused(registry.update, JOB, {**made, "spec": {**made["spec"], "parallelism": "two"}}).code == 400

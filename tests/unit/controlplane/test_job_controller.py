@@ -245,3 +245,18 @@ async def test_a_pod_that_is_refused_is_told_and_tried_again(world: World) -> No
     (event,) = world.registry.list(EVENT, "default")[0]
     assert (event["type"], event["reason"], event["count"]) == ("Warning", "FailedCreate", 3)
     assert event["message"].startswith('Error creating: admission webhook "mutator.pod.katib.kubeflow.org"')
+
+
+async def test_pods_of_an_earlier_job_of_the_same_name_are_let_go(world: World) -> None:
+    await world.start()
+    (left,) = world.pods()
+    world.registry.delete(JOB, "default", "job")
+    await world.start()
+    assert world.registry.get(POD, "default", left["metadata"]["name"])["metadata"].get("finalizers", []) == []
+    (own,) = [pod for pod in world.pods() if pod["metadata"]["uid"] != left["metadata"]["uid"]]
+    assert own["metadata"]["finalizers"] == [TRACKING_FINALIZER]
+
+
+async def test_a_deadline_may_be_farther_than_any_date(world: World) -> None:
+    job = await world.start(activeDeadlineSeconds=2**63 - 1)
+    assert job["status"]["active"] == 1

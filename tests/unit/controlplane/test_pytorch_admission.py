@@ -93,3 +93,12 @@ def test_the_pods_are_checked_before_a_controller_makes_them(registry: Registry)
     wrong["template"]["spec"]["containers"].append({"name": "pytorch", "image": "y"})
     error = refused(registry.create, PYTORCH_JOB, pytorch_job(replicas={"Master": wrong}))
     assert (error.code, "Duplicate value" in error.message) == (422, True)
+
+
+def test_a_port_needs_its_number(registry: Registry) -> None:
+    wrong = replica()
+    wrong["template"]["spec"]["containers"][0]["ports"] = [{"name": "pytorchjob-port"}, {"containerPort": 70000}]
+    error = refused(registry.create, PYTORCH_JOB, pytorch_job(replicas={"Master": wrong}))
+    where = f"{MASTER}.template.spec.containers[0].ports"
+    assert f"{where}[0].containerPort: Required value: " in error.message
+    assert f"{where}[1].containerPort: Invalid value: 70000: must be between 1 and 65535, inclusive" in error.message

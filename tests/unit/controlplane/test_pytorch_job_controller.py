@@ -294,3 +294,11 @@ async def test_suspension_removes_the_pods_and_resuming_brings_them_back(world: 
     job = await world.settle()
     assert job["status"]["conditions"][-1]["reason"] == "PyTorchJobResumed"
     assert len(world.pods()) == 2
+
+
+async def test_a_deleted_service_comes_back_with_the_port_that_the_pods_know(world: World) -> None:
+    await world.start(workers=1)
+    world.registry.delete(SERVICE, "default", "job-worker-0")
+    await world.settle()
+    service = world.registry.get(SERVICE, "default", "job-worker-0")
+    assert env(world.pods()["job-master-0"])["MASTER_PORT"] == str(service["spec"]["ports"][0]["port"])

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from airflow_llmtune.controlplane.apiserver.kinds import EVENT, NODE, POD
+from airflow_llmtune.controlplane.apiserver.errors import bad_request
+from airflow_llmtune.controlplane.apiserver.kinds import EVENT, NODE, POD, Kind
 from airflow_llmtune.controlplane.apiserver.registry import Registry
 from airflow_llmtune.controlplane.controllers.scheduler import Scheduler
 from airflow_llmtune.controlplane.kubelet.node import ResourceError, all_resources, node_labels, node_status
 from objects import Object
+from registries import AdmitAll
 from waiting import eventually
 
 
@@ -56,12 +58,20 @@ class Cluster:
 
 @pytest.fixture
 async def cluster(registry: Registry) -> AsyncIterator[Cluster]:
+    async with scheduling(registry) as made:
+        yield made
+
+
+@contextlib.asynccontextmanager
+async def scheduling(registry: Registry) -> AsyncIterator[Cluster]:
     made = Cluster(registry)
     task = asyncio.create_task(Scheduler(registry).run())
-    yield made
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
+    try:
+        yield made
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
 
 
 async def test_a_pod_that_fits_is_bound_at_once(cluster: Cluster) -> None:
@@ -98,6 +108,32 @@ async def test_the_oldest_comes_first_when_room_is_made(cluster: Cluster, clock:
     cluster.registry.delete(POD, "default", "big", grace_period_seconds=0)
     await cluster.bound("z-first")
     await cluster.held("a-second")
+
+
+class AdmitAllButOne(AdmitAll):
+    def admit(self, operation: str, kind: Kind, obj: Object, old: Object | None, namespace: Object | None) -> Object:
+        if operation == "UPDATE" and obj["metadata"]["name"] == "refused":
+            raise bad_request("not this one")
+        return super().admit(operation, kind, obj, old, namespace)
+
+
+async def test_a_pod_that_cannot_be_bound_is_told_and_holds_up_no_other(registry: Registry) -> None:
+    async with scheduling(Registry(registry.store, AdmitAllButOne())) as cluster:
+        for name in ("refused", "other"):
+            cluster.create(name)
+        await cluster.bound("other")
+        assert cluster.events("refused") == [("FailedScheduling", "not this one")]
+
+
+async def test_a_node_that_cannot_be_read_is_left_out(cluster: Cluster) -> None:
+    node = cluster.registry.get(NODE, None, "n1")
+    broken = {**node["status"], "allocatable": {"cpu": "much"}}
+    cluster.registry.update_status(NODE, {**node, "status": broken})
+    cluster.create("a")
+    assert (await cluster.held("a"))["message"] == "no nodes available to schedule pods"
+    healthy = cluster.registry.get(NODE, None, "n1")
+    cluster.registry.update_status(NODE, {**healthy, "status": node["status"]})
+    await cluster.bound("a")
 
 
 async def test_a_gpu_is_given_to_one_pod_at_a_time(cluster: Cluster) -> None:

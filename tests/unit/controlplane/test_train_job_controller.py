@@ -215,3 +215,11 @@ async def test_what_a_trainer_tells_of_its_progress_stays_in_the_status(world: W
 async def test_a_job_that_another_manager_runs_is_left_alone(world: World) -> None:
     await world.start(managedBy="kueue.x-k8s.io/multikueue")
     assert world.registry.find(JOB_SET, "default", "job") is None
+
+
+async def test_a_quantity_that_only_the_definition_takes_is_told_in_an_event(world: World) -> None:
+    await world.start(trainer={"image": "x", "resourcesPerNode": {"requests": {"cpu": "1e1.5"}}})
+    (event,) = [one for one in world.registry.list(EVENT, "default")[0] if one["type"] == "Warning"]
+    assert event["reason"] == "TrainJobResourcesCreationFailed"
+    assert "quantities must match the regular expression" in event["message"]
+    assert world.delay is not None

@@ -106,6 +106,7 @@ def test_the_job_says_how_many_nodes_there_are_else_the_runtime(
         (None, {"limits": {"nvidia.com/gpu": "2"}}, "auto"),
         (None, {"limits": {"nvidia.com/gpu": "0"}, "requests": {"cpu": "2"}}, "2"),
         (None, {"requests": {"cpu": "1k"}}, "1000"),
+        (None, {"limits": {"acme.io/gpu-memory": "4Gi"}}, "auto"),
     ],
 )
 def test_the_number_of_processes_follows_the_processors_where_no_gpu_is_asked_for(

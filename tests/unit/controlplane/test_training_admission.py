@@ -64,6 +64,11 @@ def test_defaults_are_filled_in_and_unknown_fields_vanish(registry: Registry) ->
 NO_INTEGER = (
     'spec.trainer.numNodes: Invalid value: "string": spec.trainer.numNodes in body must be of type integer: "string"'
 )
+NO_QUANTITY = (
+    'spec.trainer.resourcesPerNode.limits[cpu]: Invalid value: "lots": '
+    "spec.trainer.resourcesPerNode.limits[cpu] in body should match "
+    r"'^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$'"
+)
 TOO_SHORT = (
     "spec.activeDeadlineSeconds: Invalid value: 0: spec.activeDeadlineSeconds in body should be greater than "
     "or equal to 1"
@@ -87,6 +92,18 @@ NO_URI = (
         (
             train_job(trainer={"numNodes": "2"}),
             NO_INTEGER,
+        ),
+        (
+            train_job(trainer={"resourcesPerNode": {"limits": {"cpu": "lots"}}}),
+            NO_QUANTITY,
+        ),
+        (
+            train_job(trainer={"env": [{"name": "A"}, {"name": "A"}]}),
+            'spec.trainer.env[1]: Duplicate value: {"name":"A"}',
+        ),
+        (
+            train_job(runtimePatches=[patch(), patch()]),
+            'spec.runtimePatches[1]: Duplicate value: {"manager":"acme.io/queue"}',
         ),
         (
             train_job(activeDeadlineSeconds=0),
@@ -226,3 +243,21 @@ def test_a_wrong_runtime_is_refused(registry: Registry, body: Object, code: int,
     for kind in (TRAINING_RUNTIME, CLUSTER_TRAINING_RUNTIME):
         error = refused(registry.create, kind, body)
         assert (error.code, error.message.endswith(message)) == (code, True), error.message
+
+
+@pytest.mark.parametrize("containers", [["other"], ["node", "other"]])
+def test_torchs_variables_can_go_only_into_containers_that_exist(registry: Registry, containers: list[str]) -> None:
+    target = {"jobName": "trainer", "containerNames": containers}
+    registry.create(TRAINING_RUNTIME, runtime(runtime_job(), torch={"envInjection": {"targets": [target]}}))
+    body = train_job()
+    body["spec"]["runtimeRef"] = {"name": "own", "kind": "TrainingRuntime"}
+    text = 'envInjection target podSet "trainer" container "other" not found in runtime template'
+    assert refused(registry.create, TRAIN_JOB, body).message.endswith(text)
+
+
+def test_a_runtimes_pods_are_typed_also_when_it_changes(registry: Registry) -> None:
+    made = registry.create(TRAINING_RUNTIME, runtime(runtime_job(), torch={}))
+    (job,) = made["spec"]["template"]["spec"]["replicatedJobs"]
+    job["template"]["spec"]["template"]["spec"]["containers"][0]["resources"] = "much"
+    error = refused(registry.update, TRAINING_RUNTIME, made)
+    assert (error.code, "cannot unmarshal string into Go struct field" in error.message) == (400, True)

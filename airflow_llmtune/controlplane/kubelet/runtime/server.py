@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
@@ -151,9 +152,16 @@ class Server:
     # The containers
 
     def _start(self, spec: ContainerSpec) -> None:
-        reports, write_end = os.pipe()
         runtime = os.getpid()
-        shim = os.fork()
+        ends: tuple[int, ...] = ()
+        try:
+            ends = reports, write_end = os.pipe()
+            shim = os.fork()
+        except OSError as error:  # Too many files or processes for now; the others run on.
+            for end in ends:
+                os.close(end)
+            self._tell({"id": spec.id, "error": f"cannot start a process: {error.strerror}"})
+            return
         if shim == 0:
             _be_shim(spec, write_end, runtime)
         os.close(write_end)
@@ -218,6 +226,8 @@ def _be_shim(spec: ContainerSpec, reports: int, runtime: int) -> NoReturn:
         os.closerange(reports + 1, min(os.sysconf("SC_OPEN_MAX"), _MOST_FILES))
         Shim(spec, runtime, lambda message: _report(reports, message)).run()
         code = 0
+    except Exception:  # noqa: BLE001  told in the runtime's log; the runtime sees the end
+        traceback.print_exc()
     finally:
         os._exit(code)
 

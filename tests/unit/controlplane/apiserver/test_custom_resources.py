@@ -104,19 +104,43 @@ def test_a_version_that_is_no_longer_served_is_gone(registry: Registry) -> None:
     [
         ({"group": "other.com"}, 'metadata.name: Invalid value: "widgets.example.com": must be spec.names.plural'),
         ({"scope": "Global"}, 'spec.scope: Unsupported value: "Global": supported values: "Cluster", "Namespaced"'),
-        ({"versions": []}, "spec.versions: Required value"),
-        ({"versions": ["v1"]}, "spec.versions: Invalid value"),
+        ({"group": 5}, "spec.group in body must be of type string"),
+        ({"group": None}, "spec.group: Required value"),
+        ({"versions": []}, "spec.versions in body should have at least 1 items"),
+        ({"versions": ["v1"]}, "spec.versions[0]: Invalid value"),
+        ({"versions": [version(), version(storage=False)]}, "must contain unique version names"),
+        (
+            {"versions": [version(selectableFields=[{}])]},
+            "spec.versions[0].selectableFields[0].jsonPath: Required value",
+        ),
+        ({"versions": [version(additionalPrinterColumns=["x"])]}, "spec.versions[0].additionalPrinterColumns[0]: Inv"),
+        ({"versions": [version(schema="x")]}, "spec.versions[0].schema in body must be of type object"),
+        ({"names": {"plural": "widgets", "kind": "Widget", "shortNames": 5}}, "spec.names.shortNames: Invalid value"),
+        ({"names": {"plural": "widgets", "kind": "A/B"}}, "spec.names.kind: Invalid value"),
+        ({"conversion": "None"}, "spec.conversion in body must be of type object"),
+        (
+            {"versions": [version(schema={"openAPIV3Schema": {"type": "object", "minLength": "x"}})]},
+            "openAPIV3Schema.minLength in body must be of type integer",
+        ),
+        (
+            {"versions": [version(schema={"openAPIV3Schema": {"type": "object", "not": {"pattern": "("}}})]},
+            'not.pattern: Invalid value: "(": must be a valid regular expression, but isn\'t: missing )',
+        ),
+        (
+            {
+                "versions": [
+                    version(schema={"openAPIV3Schema": {"type": "object", "default": {"a": 1}, "maxProperties": 0}})
+                ]
+            },
+            "openAPIV3Schema.default: Too many: 1",
+        ),
         ({"names": {"plural": "widgets"}}, "spec.names.kind: Required value"),
         ({"names": "widgets"}, "spec.names: Invalid value"),
         ({"names": {"plural": "widgets", "kind": "Widget", "singular": "A B"}}, "spec.names.singular: Invalid value"),
         ({"versions": [version(storage=False)]}, "must have exactly one version marked as storage version"),
         ({"versions": [version("V 1")]}, "spec.versions[0].name: Invalid value"),
-        ({"versions": [version(schema={})]}, "schemas are required"),
+        ({"versions": [version(schema={})]}, "openAPIV3Schema: Required value"),
         ({"versions": [version(schema={"openAPIV3Schema": {}})]}, "must be object at the root"),
-        (
-            {"versions": [version(subresources={"logs": {}})]},
-            'spec.versions[0].subresources: Unsupported value: "logs"',
-        ),
         (
             {
                 "versions": [
@@ -124,6 +148,30 @@ def test_a_version_that_is_no_longer_served_is_gone(registry: Registry) -> None:
                 ]
             },
             "spec.versions[0].schema.openAPIV3Schema.properties[a].pattern: Invalid value",
+        ),
+        (
+            {"versions": [version(schema={"openAPIV3Schema": {"type": "object", "properties": ["a"]}})]},
+            "spec.versions[0].schema.openAPIV3Schema.properties: Invalid value",
+        ),
+        (
+            {"versions": [version(schema={"openAPIV3Schema": {"type": "object", "items": "x"}})]},
+            "spec.versions[0].schema.openAPIV3Schema.items: Invalid value",
+        ),
+        (
+            {
+                "versions": [
+                    version(schema={"openAPIV3Schema": {"type": "object", "additionalProperties": {"pattern": 1}}})
+                ]
+            },
+            "spec.versions[0].schema.openAPIV3Schema.additionalProperties: Invalid value",
+        ),
+        (
+            {"versions": [version(schema={"openAPIV3Schema": {"type": "object", "oneOf": "x", "enum": {"a": 1}}})]},
+            "openAPIV3Schema.oneOf: Invalid value",
+        ),
+        (
+            {"versions": [version(schema={"openAPIV3Schema": {"type": "object", "anyOf": [{"required": "a"}]}})]},
+            "openAPIV3Schema.anyOf[0].required: Invalid value",
         ),
         ({"conversion": {"strategy": "Webhook"}}, 'spec.conversion.strategy: Unsupported value: "Webhook"'),
     ],
@@ -136,11 +184,39 @@ def test_a_definition_that_cannot_work_is_refused(registry: Registry, change: Ob
     assert message in error.message
 
 
+def test_nulls_in_a_definition_count_as_absent(registry: Registry) -> None:
+    schema = {"type": "object", "properties": {"size": {"type": "string", "nullable": True, "default": None}}}
+    made = version(schema={"openAPIV3Schema": schema | {"minProperties": None}}, additionalPrinterColumns=None)
+    stored = define(registry, definition(made))["spec"]["versions"][0]
+    assert "additionalPrinterColumns" not in stored
+    assert stored["schema"] == {"openAPIV3Schema": schema}
+
+
+def test_nobody_but_the_server_writes_the_status_of_a_definition(registry: Registry) -> None:
+    made = define(registry)
+    registry.update_status(CUSTOM_RESOURCE_DEFINITION, made | {"status": {"conditions": [{"type": "Established"}]}})
+    assert kind_of(registry).name == "Widget"
+    assert registry.get(CUSTOM_RESOURCE_DEFINITION, None, "widgets.example.com")["status"] == made["status"]
+
+
 @pytest.mark.parametrize(("field", "value"), [("scope", "Cluster"), ("names", {"plural": "widgets", "kind": "Other"})])
 def test_what_makes_the_resource_cannot_be_changed(registry: Registry, field: str, value: Any) -> None:
     made = define(registry)
     made["spec"][field] = value
     assert "field is immutable" in refused(registry.update, CUSTOM_RESOURCE_DEFINITION, made).message
+
+
+def test_a_kind_in_use_is_told_as_such(registry: Registry) -> None:
+    define(registry)
+    names = {"plural": "gadgets", "kind": "Widget", "singular": "gadget"}
+    second = define(registry, definition(plural="gadgets", names=names))
+    assert conditions(second)[0] == ("NamesAccepted", "False", "KindConflict")
+
+
+def test_a_group_needs_a_domain(registry: Registry) -> None:
+    obj = definition(group="example")
+    obj["metadata"]["name"] = "widgets.example"
+    assert "should be a domain" in refused(registry.create, CUSTOM_RESOURCE_DEFINITION, obj).message
 
 
 def test_names_in_use_keep_a_second_definition_from_being_served(registry: Registry) -> None:
@@ -170,6 +246,18 @@ async def test_deleting_a_definition_deletes_its_objects_first(registry: Registr
     assert registry.find(CUSTOM_RESOURCE_DEFINITION, None, "widgets.example.com") is None
     assert registry.kinds.find("example.com/v1", "Widget") is None
     assert await controller.reconcile("", "widgets.example.com") is None
+
+
+async def test_watches_of_a_kind_end_with_its_definition(registry: Registry) -> None:
+    define(registry)
+    kind = kind_of(registry)
+    watch = registry.watch(kind, resource_version=registry.resource_version)
+    other = registry.watch(EXPERIMENT, resource_version=registry.resource_version, timeout_seconds=0.05)
+    registry.delete(CUSTOM_RESOURCE_DEFINITION, None, "widgets.example.com")
+    await DefinitionController(registry).reconcile("", "widgets.example.com")
+    assert [event.type async for event in watch] == []
+    registry.create(EXPERIMENT, {"metadata": {"name": "x"}}, "default")
+    assert [event.type async for event in other] == ["ADDED"]
 
 
 def test_the_definitions_of_built_in_kinds_are_shown_and_fixed(registry: Registry) -> None:

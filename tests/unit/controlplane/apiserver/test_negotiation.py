@@ -20,6 +20,7 @@ YAML = "application/yaml"
         (b"{a: 1}", {"a": 1}),
         (b"when: 2026-11-22", {"when": "2026-11-22"}),
         (b"glob: 'a*b'", {"glob": "a*b"}),
+        (b"1: {true: x}", {"1": {"true": "x"}}),
         (b"a:\n" + b"".join(b"- n%d: 1\n" % index for index in range(1000)), None),
     ],
 )
@@ -36,6 +37,10 @@ async def test_yaml_is_read_as_json_knows_it(raw: bytes, value: Any) -> None:
         b"a: &a [x,x]\nb: &b [*a,*a]\nc: &c [*b,*b]",
         b"!!python/object:os.system {}",
         b"{" + b"{a: " * 2000,
+        b"[" * 100_000,
+        b"- " * 100_000,
+        b"a: !!set {x}",
+        b"a: .nan",
     ],
 )
 async def test_yaml_that_is_broken_or_grows_when_read_is_refused(raw: bytes) -> None:

@@ -177,6 +177,16 @@ STRATEGIC_CASES: list[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]
 ]
 
 
+def test_a_json_patch_does_not_grow_without_bounds() -> None:
+    doubling = [{"op": "copy", "from": "/a", "path": f"/a/{index}"} for index in range(60)]
+    with pytest.raises(ApiError) as raised:
+        json_patch({"a": {"text": "x" * 100}}, doubling)
+    assert "unable to copy more than" in raised.value.status["details"]["causes"][0]["message"]
+    with pytest.raises(ApiError) as raised:
+        json_patch({"a": 1}, [{"op": "test", "path": "/a", "value": 1}] * 10_001)
+    assert raised.value.code == 413
+
+
 @pytest.mark.parametrize(
     ("target", "patch", "result"), [case[1:] for case in STRATEGIC_CASES], ids=[case[0] for case in STRATEGIC_CASES]
 )

@@ -262,3 +262,13 @@ def test_a_generated_name_that_is_taken_is_tried_again_with_another_suffix(regis
 def test_unknown_fields_of_metadata_vanish(registry: Registry) -> None:
     made = registry.create(EXPERIMENT, {"metadata": {"name": "x", "label": {"a": "b"}}}, "default")
     assert "label" not in made["metadata"]
+
+
+def test_admission_sees_no_object_without_a_name(registry: Registry, admission: Any) -> None:
+    assert refused(registry.create, EXPERIMENT, {"spec": {}}, "default").code == 422
+    assert admission.calls == []
+
+
+def test_empty_collections_in_the_metadata_are_absent_fields(registry: Registry) -> None:
+    empty = {"labels": {}, "annotations": {}, "finalizers": [], "ownerReferences": []}
+    assert empty.keys().isdisjoint(create(registry, obj=experiment(**empty))["metadata"])

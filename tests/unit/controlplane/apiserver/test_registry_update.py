@@ -157,3 +157,11 @@ def test_an_unknown_format_and_a_missing_object_are_refused(registry: Registry) 
     create(registry)
     assert refused(registry.patch, EXPERIMENT, "default", "x", STRATEGIC, {}).code == 415
     assert refused(registry.patch, EXPERIMENT, "default", "y", MERGE, {}).code == 404
+
+
+def test_what_python_takes_for_equal_may_be_a_change(registry: Registry) -> None:
+    create(registry)
+    changed = registry.patch(EXPERIMENT, "default", "x", MERGE, {"spec": {"maxTrialCount": 1}})
+    again = registry.patch(EXPERIMENT, "default", "x", MERGE, {"spec": {"maxTrialCount": True}})
+    assert (again["spec"]["maxTrialCount"], again["metadata"]["generation"]) == (True, 3)
+    assert again["metadata"]["resourceVersion"] != changed["metadata"]["resourceVersion"]

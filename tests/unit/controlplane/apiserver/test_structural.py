@@ -122,7 +122,8 @@ def test_mistakes_are_told_as_the_api_server_words_them(schema: Any, value: Any,
         ({"x-kubernetes-int-or-string": True}, "50%"),
         ({"anyOf": [{"type": "string"}, {"type": "integer"}]}, 1),
         ({"type": "array", "items": {"type": "string"}}, ["a"]),
-        ({"pattern": r"^\p{L}+$"}, "only Go can tell"),
+        ({"pattern": r"^\p{Lu}\p{L}+$"}, "Größe"),
+        ({"pattern": "b$"}, "ab"),
         ({}, None),
     ],
 )
@@ -134,3 +135,8 @@ def test_all_mistakes_are_found_at_once_with_their_paths() -> None:
     schema = of(spec=of(l={"type": "array", "items": of(n={"type": "integer"})}, s={"type": "string"}))
     found = causes({"spec": {"l": [{"n": 1}, {"n": "x"}], "s": 1}}, schema)
     assert [one.field for one in found] == ["spec.l[1].n", "spec.s"]
+
+
+def test_no_pattern_keeps_the_server_busy() -> None:
+    (wrong,) = causes("a" * 10_000 + "!", {"pattern": "^(a+)+$"}, "f")
+    assert wrong.message.endswith("f in body should match '^(a+)+$'")

@@ -61,9 +61,15 @@ def test_flags_and_numbers() -> None:
     assert not flag({"watch": "false"}, "watch")
     assert not flag({}, "watch")
     assert integer({"limit": "5"}, "limit") == 5
+    assert integer({"limit": "-5"}, "limit") == -5
     assert integer({"limit": ""}, "limit") is None
-    with pytest.raises(ApiError):
-        integer({"limit": "five"}, "limit")
+
+
+@pytest.mark.parametrize("text", ["five", "1_0", " 1", "\u0661", "9223372036854775808", "9" * 5000])
+def test_what_is_no_64_bit_integer_is_a_bad_request(text: str) -> None:
+    with pytest.raises(ApiError) as raised:
+        integer({"limit": text}, "limit")
+    assert raised.value.code == 400
 
 
 @pytest.mark.parametrize(

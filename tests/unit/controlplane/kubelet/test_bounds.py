@@ -100,7 +100,9 @@ async def test_each_pod_sees_the_devices_it_asked_for_and_no_others(registry: Re
         for name, count in {"one": 1, "none": 0, "two": 2}.items():
             node.create(show.replace("NAME", name), name=name, container=asking(count))
             await node.running(name)
-        seen = [await eventually((tmp_path / name).read_text) for name in ("one", "none", "two")]
+        files = [tmp_path / name for name in ("one", "none", "two")]
+        await eventually(lambda: all(file.exists() and file.read_text() for file in files))
+        seen = [file.read_text() for file in files]
         node.create("true", name="late", container=asking(1))
         status = (await node.end("late"))["status"]
         gate.touch()

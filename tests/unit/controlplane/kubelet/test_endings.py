@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -10,7 +11,8 @@ import textwrap
 from pathlib import Path
 
 from airflow_llmtune.controlplane.apiserver.kinds import EVENT, POD
-from nodes import Node, dead, is_alive, written_pids
+from airflow_llmtune.controlplane.apiserver.registry import Registry
+from nodes import Node, dead, is_alive, node_kubelet, running, written_pids
 from waiting import eventually
 
 
@@ -49,6 +51,45 @@ async def test_deletion_lets_the_process_end_in_its_grace_period(node: Node, tmp
     assert marked["metadata"]["deletionGracePeriodSeconds"] == 30
     await node.gone()
     assert done.exists()
+
+
+async def test_each_container_is_asked_once_to_end(node: Node, tmp_path: Path) -> None:
+    # The end of the one changes the pod, which must not ask the other again: many programs then stop at once.
+    asked, gate = tmp_path / "asked", tmp_path / "gate"
+    patient = f"trap 'echo asked >> {asked}' TERM; until [ -e {gate} ]; do sleep 0.02; done"
+    containers = [
+        {"name": name, "image": "x", "command": ["sh", "-c", script]}
+        for name, script in (("quick", "exec sleep 60"), ("patient", patient))
+    ]
+    node.create(containers=containers)
+    await node.until(lambda pod: all("running" in one["state"] for one in pod["status"]["containerStatuses"]))
+    node.registry.delete(POD, "default", "pod")
+    await node.until(lambda pod: "terminated" in pod["status"]["containerStatuses"][0]["state"])
+    await eventually(asked.exists)
+    await asyncio.sleep(0.2)
+    gate.touch()
+    await node.gone()
+    assert asked.read_text() == "asked\n"
+
+
+async def test_a_second_deletion_can_leave_less_time(node: Node) -> None:
+    node.create("trap '' TERM; sleep 60 & wait; sleep 60")
+    await node.running()
+    node.registry.delete(POD, "default", "pod")
+    node.registry.delete(POD, "default", "pod", grace_period_seconds=1)
+    await node.gone()
+
+
+async def test_a_pod_that_cannot_be_handled_does_not_end_the_others(registry: Registry, tmp_path: Path) -> None:
+    (tmp_path / "pods").touch()
+    gpu = "nvidia.com/gpu"
+    async with running(registry, node_kubelet(registry, tmp_path, node_resources={gpu: "2"})) as node:
+        container = {"resources": {"limits": {gpu: "1"}}}
+        node.create("true", name="first", container=container)
+        await asyncio.sleep(0.05)
+        (tmp_path / "pods").unlink()
+        node.create("true", name="second", container=container)
+        assert (await node.end("second"))["status"]["phase"] == "Succeeded"
 
 
 async def test_a_process_that_ignores_the_signal_is_killed_with_all_it_started(node: Node, tmp_path: Path) -> None:

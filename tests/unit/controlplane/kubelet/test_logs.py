@@ -171,14 +171,29 @@ def test_a_log_is_bounded_and_keeps_its_newest_part(tmp_path: Path) -> None:
     assert read(path, LogOptions(timestamps=True)).count(b"Z line ") == len(lines)
 
 
-def test_a_follower_goes_on_over_a_rotation(tmp_path: Path) -> None:
+def test_a_carriage_return_does_not_end_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "0.log"
+    log = LogFile(path)
+    log.write(b"10%\r20%\r30%\n\ntail")
+    log.close()
+    assert [line.partition(b"Z ")[2] for line in read(path, LogOptions(timestamps=True)).split(b"\n")] == [
+        b"10%\r20%\r30%",
+        b"",
+        b"tail",
+    ]
+
+
+@pytest.mark.parametrize("lines_per_look", [1, 3])
+def test_a_follower_goes_on_over_a_rotation_and_over_two(tmp_path: Path, lines_per_look: int) -> None:
     path = tmp_path / "0.log"
     log = LogFile(path, max_bytes=20)
     reader = LogReader(path, LogOptions(follow=True))
     seen = reader.read()
     for number in range(30):
         log.write(b"line %03d\n" % number)
-        seen += reader.read()
+        if number % lines_per_look == 0:
+            seen += reader.read()
+    seen += reader.read()
     log.close()
     reader.close()
     assert seen.decode().split() == [word for number in range(30) for word in ("line", f"{number:03d}")]

@@ -69,6 +69,22 @@ async def test_names_of_services_lead_to_loopback_also_those_that_come_later(
     assert log.endswith("127.1.2.3:6789\n")
 
 
+async def test_pods_below_one_service_find_each_other_by_name(
+    registry: Registry, tmp_path: Path, can_isolate: bool
+) -> None:
+    async with running(registry, node_kubelet(registry, tmp_path)) as node:
+        script = "until grep -w job-1.job.default.svc /etc/hosts; do sleep 0.02; done; cat /etc/hosts"
+        node.create(script, hostname="job-0", subdomain="job")
+        await node.running()
+        node.create("sleep 60", name="sibling", hostname="job-1", subdomain="job")
+        node.create("sleep 60", name="unnamed", subdomain="job")
+        if not can_isolate:
+            return
+        await node.end()
+        log = await node.log()
+    assert {"127.0.0.1\tjob-0.job", "127.0.0.1\tjob-1.job"} <= set(log.splitlines())
+
+
 def reaching_db() -> Object:
     return {"env": [{"name": "DB", "value": "katib-db-manager.kubeflow:6789"}]}
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,20 @@ async def test_what_ended_meanwhile_is_told_with_its_exit_code(restarts: Restart
     await dead(pid)
     async with restarts.next() as node:
         assert terminated(await node.end())["exitCode"] == 7
+
+
+async def test_no_container_ends_before_it_began_though_a_clock_was_set_back(restarts: Restarts) -> None:
+    def ahead() -> datetime:
+        return datetime(2099, 1, 1, tzinfo=UTC)
+
+    async with restarts.killed(clock=ahead) as node:
+        node.create(restarts.waits("exit 0"))
+        await node.running()
+    restarts.gate.touch()
+    await asyncio.sleep(0.2)
+    async with restarts.next(clock=ahead) as node:
+        ended = terminated(await node.end())
+    assert ended["finishedAt"] >= ended["startedAt"]
 
 
 async def test_restarts_and_finished_init_containers_are_remembered(restarts: Restarts, tmp_path: Path) -> None:
@@ -162,6 +177,8 @@ async def test_a_pod_whose_runtime_was_lost_with_the_kubelet_fails(
     assert status["message"] == "Node llmtune-node which was running pod default/pod has lost its processes"
     state = status["containerStatuses"][0]["state"]["terminated"]
     assert (state["exitCode"], state["reason"]) == (137, "ContainerStatusUnknown")
+    disrupted = next(one for one in status["conditions"] if one["type"] == "DisruptionTarget")
+    assert (disrupted["status"], disrupted["reason"]) == ("True", "TerminationByKubelet")
 
 
 async def test_pods_of_a_runtime_that_is_killed_fail_and_the_next_pod_gets_a_new_one(
@@ -203,7 +220,7 @@ async def test_a_pod_deleted_while_no_kubelet_ran_is_ended(
 
 
 async def test_containers_end_when_no_kubelet_comes_back_in_time(registry: Registry, tmp_path: Path) -> None:
-    kubelet = node_kubelet(registry, tmp_path, outage_seconds=0.2)
+    kubelet = node_kubelet(registry, tmp_path, outage_seconds=1.0)
     async with running(registry, kubelet, leaves=True) as node:
         node.create(f"setsid sleep 60 & echo $! > {tmp_path}/pid; echo $$$$ >> {tmp_path}/pid; sleep 60")
         pids = await eventually(lambda: written_pids(tmp_path / "pid", 2))

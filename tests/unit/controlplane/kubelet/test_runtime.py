@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from airflow_llmtune.controlplane.kubelet.runtime.protocol import ContainerSpec
@@ -70,6 +72,19 @@ async def test_a_container_with_too_many_processes_is_ended(runtime: Runtime) ->
     assert (ended.code, ended.reason, ended.message) == (137, "Error", "the container had more than 5 processes")
 
 
+async def test_a_runtime_that_can_start_no_more_goes_on_with_what_it_has(runtime: Runtime) -> None:
+    first = await runtime.client.start(runtime.spec("sleep 0.3; exit 7"))
+    number = psutil.Process(first.pid).parent().ppid()
+    before = resource.prlimit(number, resource.RLIMIT_NOFILE)
+    resource.prlimit(number, resource.RLIMIT_NOFILE, (3, before[1]))
+    with pytest.raises(StartError, match="cannot start a process: Too many open files"):
+        await runtime.client.start(runtime.spec("true", "second"))
+    resource.prlimit(number, resource.RLIMIT_NOFILE, before)
+    assert (await first.wait()).code == 7
+    third = await runtime.client.start(runtime.spec("true", "third"))
+    assert (await third.wait()).code == 0
+
+
 async def test_a_shim_that_is_killed_takes_its_container_with_it(runtime: Runtime, tmp_path: Path) -> None:
     script = f"setsid sleep 60 & echo $! > {tmp_path}/pid; sleep 60"
     process = await runtime.client.start(runtime.spec(script))
@@ -86,7 +101,7 @@ async def test_a_shim_that_is_killed_takes_its_container_with_it(runtime: Runtim
     ("changes", "message"),
     [
         ({"argv": ["no-such"]}, 'exec: "no-such": executable file not found in $PATH'),
-        ({"log": "/no/such/folder/main.log"}, 'log /no/such/folder/main.log: No such file or directory'),
+        ({"log": "/no/such/folder/main.log"}, "log /no/such/folder/main.log: No such file or directory"),
         ({"argv": ["sh", "a\0b"]}, "exec: 'sh': embedded null byte"),
         ({"argv": ["/tmp"]}, 'exec: "/tmp": Permission denied'),
     ],

@@ -6,13 +6,14 @@ import os
 import stat
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from airflow_llmtune.controlplane.state.directory import locked
+from airflow_llmtune.controlplane.state.directory import LOCK_FILE, locked, temporary
 from airflow_llmtune.controlplane.state.errors import StateError
 from airflow_llmtune.controlplane.state.identity import FILE, keep_identity, kept_identity, new_identity
 
@@ -66,6 +67,24 @@ def test_a_folder_is_held_by_one_at_a_time_and_let_go_of(tmp_path: Path) -> None
         pass
     with locked(tmp_path):
         pass
+
+
+def test_a_temporary_folder_goes_with_those_of_control_planes_that_were_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    left, young, durable = (tmp_path / f"llmtune-{name}" for name in ("left", "young", "durable"))
+    for folder, lock in ((left, "temporary.lock"), (young, "temporary.lock"), (durable, LOCK_FILE)):
+        folder.mkdir()
+        (folder / lock).touch()
+        (folder / "file").touch()
+    with temporary() as used:
+        for lock in tmp_path.glob("*/*.lock"):
+            if lock.parent != young:
+                os.utime(lock, (0, 0))
+        with temporary():
+            assert used.exists()
+    assert sorted(tmp_path.iterdir()) == [durable, young]
 
 
 def test_a_killed_process_lets_go_of_its_folder_though_its_child_lives_on(tmp_path: Path) -> None:

@@ -1,0 +1,65 @@
+"""The names that pods can reach each other by, as a cluster's DNS would know them; all lead to this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow_llmtune.controlplane.apiserver.errors import ApiError, seconds_to_look_again
+from airflow_llmtune.controlplane.apiserver.kinds import SERVICE
+from airflow_llmtune.controlplane.kubelet.environment import LOOPBACK, pod_host_names, service_host_names
+from airflow_llmtune.controlplane.kubelet.pod_view import PodView
+
+if TYPE_CHECKING:
+    from airflow_llmtune.controlplane.apiserver.registry import Registry
+
+log = logging.getLogger(__name__)
+
+
+class HostNames:
+    """Those of Services, of pods below their Services, and ``fixed`` ones, which count everywhere."""
+
+    def __init__(self, registry: Registry, fixed: Mapping[str, str]) -> None:
+        self._registry = registry
+        self._fixed = fixed
+        self._pods: dict[str, tuple[dict[str, Any], PodView]] = {}
+        """By uid: those that have not ended."""
+
+    def add(self, pod: dict[str, Any], view: PodView) -> None:
+        metadata = pod["metadata"]
+        self._pods[metadata["uid"]] = (pod, view)
+        if pod_host_names(pod):
+            self._show([metadata["namespace"]])
+
+    def remove(self, uid: str) -> None:
+        self._pods.pop(uid, None)
+
+    def of(self, namespace: str) -> dict[str, str]:
+        services = self._registry.entries(SERVICE, namespace)
+        names = {name for one in services for name in service_host_names(one.key[1], namespace)}
+        siblings = (pod for pod, _ in self._pods.values() if pod["metadata"]["namespace"] == namespace)
+        names.update(name for pod in siblings for name in pod_host_names(pod))
+        return {**dict.fromkeys(names, LOOPBACK), **self._fixed}
+
+    async def follow_services(self) -> None:
+        """Until cancelled. Pods that run already learn the names of new Services."""
+        while True:
+            try:
+                watch = self._registry.watch(SERVICE, resource_version=self._registry.resource_version)
+                self._show(pod["metadata"]["namespace"] for pod, _ in self._pods.values())
+                async for event in watch:
+                    self._show(one.object["metadata"]["namespace"] for one in [event, *watch.take_ready()])
+            except ApiError as error:
+                await asyncio.sleep(seconds_to_look_again(error))
+
+    def _show(self, namespaces: Iterable[str]) -> None:
+        names = {namespace: self.of(namespace) for namespace in set(namespaces)}
+        for pod, view in self._pods.values():
+            metadata = pod["metadata"]
+            if metadata["namespace"] in names:
+                try:
+                    view.update_hosts(names[metadata["namespace"]])
+                except OSError as error:
+                    log.warning("hosts of pod %s/%s: %s", metadata["namespace"], metadata["name"], error)

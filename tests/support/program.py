@@ -1,0 +1,92 @@
+"""The control plane as a program, which a test kills and starts again."""
+
+from __future__ import annotations
+
+import base64
+import os
+import signal
+import ssl
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import psutil
+import yaml
+
+from objects import Object
+
+
+def client_of(kubeconfig: str) -> httpx.Client:
+    config = yaml.safe_load(kubeconfig)
+    cluster = config["clusters"][0]["cluster"]
+    authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
+    return httpx.Client(
+        base_url=cluster["server"],
+        verify=ssl.create_default_context(cadata=authority),
+        headers={"authorization": f"Bearer {config['users'][0]['user']['token']}"},
+        timeout=30,
+    )
+
+
+class Program:
+    """The control plane as a program on one state directory; its client has the first kubeconfig's token and CA."""
+
+    def __init__(self, folder: Path) -> None:
+        self.state = folder / "state"
+        self.kubeconfig = folder / "kubeconfig"
+        self._process: subprocess.Popen[str] | None = None
+        self._start()
+        self.http = client_of(self.kubeconfig.read_text())
+
+    def _start(self) -> None:
+        command = [sys.executable, "-m", "airflow_llmtune.controlplane"]
+        self._process = subprocess.Popen(
+            [*command, "--kubeconfig", str(self.kubeconfig), "--state-dir", str(self.state)],
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline().startswith("control plane ready at")
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def kill(self) -> None:
+        self._end(signal.SIGKILL)
+
+    def restart(self) -> None:
+        self._start()
+        # The same as before, unless another test has got the port in between.
+        self.http.base_url = yaml.safe_load(self.kubeconfig.read_text())["clusters"][0]["cluster"]["server"]
+
+    def close(self) -> None:
+        self._end(signal.SIGTERM)
+        self.http.close()
+
+    def _end(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.communicate(timeout=30)
+            self._process = None
+
+    def get(self, path: str) -> Object:
+        answer = self.http.get(path)
+        assert answer.status_code == 200, answer.text
+        found: Object = answer.json()
+        return found
+
+    def create(self, path: str, body: Object) -> Object:
+        answer = self.http.post(path, json=body)
+        assert answer.status_code == 201, answer.text
+        created: Object = answer.json()
+        return created
+
+    def runtime(self) -> psutil.Process:
+        """The parent of all containers."""
+        children = psutil.Process(self.pid).children()
+        (found,) = [one for one in children if one.cmdline()[3].endswith("/kubelet/runtime")]
+        return found
