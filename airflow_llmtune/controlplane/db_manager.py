@@ -10,7 +10,7 @@ import json
 import logging
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -134,6 +134,10 @@ class DBManager:
         start = bisect_left(entries, parse_time(start_time), key=_moment) if start_time else 0
         end = bisect_right(entries, parse_time(end_time), key=_moment) if end_time else len(entries)
         return [entry for entry in entries[start:end] if metric_name in {"", entry.name}]
+
+    def values_of(self, trial_name: str, metric_name: str) -> Iterator[str]:
+        """By time, and only as far as they are asked for; to be read before anything else is reported."""
+        return (entry.value for entry in self._log(trial_name).entries if entry.name == metric_name)
 
     def delete_observation_log(self, trial_name: str) -> None:
         self._journal.remove(trial_name)

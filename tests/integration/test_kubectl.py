@@ -187,6 +187,7 @@ def test_the_cluster_describes_itself(kubectl: Kubectl) -> None:
 def test_a_definition_makes_a_kind_that_kubectl_knows(kubectl: Kubectl, refused: Kubectl) -> None:
     columns = [{"name": "Size", "type": "string", "jsonPath": ".spec.size"}]
     defined = yaml.safe_dump(definition(version(additionalPrinterColumns=columns)))
+    assert 'no matches for kind "Widget"' in refused("apply", "-f", "-", stdin=yaml.safe_dump(widget()))
     kubectl("apply", "-f", "-", stdin=defined)
     kubectl("wait", "--for=condition=Established", "crd/widgets.example.com", "--timeout=10s")
     kubectl("apply", "-f", "-", stdin=yaml.safe_dump(widget()))

@@ -74,6 +74,7 @@ def test_trials_whose_processes_were_lost_fail_and_the_experiment_goes_on(progra
     search = tuning_experiment("search", shell_job(script), parallelTrialCount=1, maxTrialCount=3, retain=True)
     program.create(EXPERIMENTS, search)
     wait_for(first.exists, 30)
+    wait_for(lambda: [one["status"]["phase"] for one in program.get(PODS)["items"]] == ["Running"], 30)
     runtime = program.runtime()
     program.kill()
     runtime.kill()

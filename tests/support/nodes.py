@@ -53,14 +53,19 @@ class Node:
 @asynccontextmanager
 async def running(registry: Registry, kubelet: Kubelet, *, leaves: bool = False) -> AsyncIterator[Node]:
     """``leaves``: it ends as if killed, so that what it started runs on."""
+    others = asyncio.all_tasks()
     task = asyncio.create_task(kubelet.run())
     try:
         yield Node(registry, kubelet)
     finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-        await (kubelet.leave() if leaves else kubelet.stop())
+        ended = asyncio.all_tasks() - others if leaves else {task}
+        for one in ended:
+            one.cancel()
+        await asyncio.gather(*ended, return_exceptions=True)
+        if not leaves:
+            await kubelet.stop()
+    with contextlib.suppress(asyncio.CancelledError):
+        task.result()  # The kubelet's own failure, if it had one.
 
 
 def node_kubelet(registry: Registry, state_dir: Path, **settings: Any) -> Kubelet:

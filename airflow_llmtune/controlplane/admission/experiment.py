@@ -16,6 +16,7 @@ from airflow_llmtune.controlplane.admission.trial_template import ConfigMapText,
 from airflow_llmtune.controlplane.algorithms.catalog import ALGORITHM_NAMES, EARLY_STOPPING_NAMES, REFUSED_ALGORITHMS
 from airflow_llmtune.controlplane.apiserver.errors import denied_by_webhook
 from airflow_llmtune.controlplane.controllers.experiment_status import is_completed, is_restartable
+from airflow_llmtune.controlplane.controllers.trial_template import is_text
 from airflow_llmtune.controlplane.go_text import go_json
 
 Object = dict[str, Any]
@@ -56,7 +57,7 @@ def _check_trial_kind(experiment: Object) -> None:
     found: Any = experiment
     for field in ("spec", "trialTemplate", "trialSpec"):
         found = found.get(field) if isinstance(found, dict) else None
-    if isinstance(found, dict) and not found.get("kind"):
+    if isinstance(found, dict) and not is_text(found.get("kind")):
         raise UnmarshalError(f"Object 'Kind' is missing in '{go_json(found, sort_keys=True)}'")
 
 

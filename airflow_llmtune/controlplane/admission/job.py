@@ -55,17 +55,19 @@ def default_job_spec(spec: Object) -> None:
 
 
 def job_spec_causes(path: str, spec: Object) -> list[Cause]:
-    """What is wrong with a typed Job spec; its pod template is looked at elsewhere, but for the restart policy."""
+    """What is wrong with a typed Job spec that has its defaults; its pods are looked at elsewhere, but for their
+    restart policy.
+    """
     causes = [
         invalid_value(f"{path}.{name}", spec[name], "must be greater than or equal to 0")
         for name in _COUNTS
         if spec.get(name, 0) < 0
     ]
     causes += _restart_policy_causes(path, spec)
-    causes += choice_causes(f"{path}.completionMode", spec.get("completionMode"), ("Indexed", "NonIndexed"))
+    causes += choice_causes(f"{path}.completionMode", spec["completionMode"], ("Indexed", "NonIndexed"))
     causes += _index_causes(path, spec)
     replacements = ("Failed",) if "podFailurePolicy" in spec else ("Failed", "TerminatingOrFailed")
-    causes += choice_causes(f"{path}.podReplacementPolicy", spec.get("podReplacementPolicy"), replacements)
+    causes += choice_causes(f"{path}.podReplacementPolicy", spec["podReplacementPolicy"], replacements)
     if "managedBy" in spec and not _PATH_WITH_DOMAIN.fullmatch(spec["managedBy"]):
         text = 'must be a domain-prefixed path (such as "acme.io/foo")'
         causes.append(invalid_value(f"{path}.managedBy", spec["managedBy"], text))
@@ -109,7 +111,7 @@ def _fixed(spec: Object) -> Object:
 
 def _restart_policy_causes(path: str, spec: Object) -> list[Cause]:
     where = f"{path}.template.spec.restartPolicy"
-    policy = spec.get("template", {}).get("spec", {}).get("restartPolicy")
+    policy = spec["template"]["spec"].get("restartPolicy")
     if policy is None:
         return [required_value(where, 'valid values: "OnFailure", "Never"')]
     if policy == "OnFailure" and "podFailurePolicy" in spec:
@@ -118,7 +120,7 @@ def _restart_policy_causes(path: str, spec: Object) -> list[Cause]:
 
 
 def _index_causes(path: str, spec: Object) -> list[Cause]:
-    if spec.get("completionMode") == "Indexed":
+    if spec["completionMode"] == "Indexed":
         return _indexed_causes(path, spec)
     return [
         Cause(f"{path}.{name}", f"Invalid value: {json.dumps(spec[name])}: {_INDEXED_ONLY}")
@@ -131,7 +133,7 @@ def _indexed_causes(path: str, spec: Object) -> list[Cause]:
     causes = []
     if "completions" not in spec:
         causes.append(required_value(f"{path}.completions", "when completion mode is Indexed"))
-    if spec.get("parallelism", 1) > _MOST_PARALLEL_INDEXES:
+    if spec["parallelism"] > _MOST_PARALLEL_INDEXES:
         text = f"must be less than or equal to {_MOST_PARALLEL_INDEXES} when completion mode is Indexed"
         causes.append(invalid_value(f"{path}.parallelism", spec["parallelism"], text))
     if "maxFailedIndexes" in spec:

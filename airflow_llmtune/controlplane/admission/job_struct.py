@@ -59,8 +59,8 @@ _CONTAINERS = ListOf(
             "env": _ENV,
             "ports": _PORTS,
             "volumeMounts": _MOUNTS,
-            # Quantities may be numbers or texts, so limits and requests are left alone.
-            "resources": Struct("ResourceRequirements", _fields({ANY: "limits requests claims"})),
+            # Quantities may be numbers or texts.
+            "resources": Struct("ResourceRequirements", {"limits": MapOf(ANY), "requests": MapOf(ANY), "claims": ANY}),
         },
     )
 )

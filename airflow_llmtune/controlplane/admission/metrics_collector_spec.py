@@ -13,7 +13,7 @@ Source = dict[str, Any]
 
 _PATH = "spec.metricsCollectorSpec"
 _KIND, _SOURCE = f"{_PATH}.collector.kind", f"{_PATH}.source"
-_TWO_GROUPS = re.compile(r"\(.*\).*\(.*\)")
+_TWO_GROUPS = compile_filter(r"\(.*\).*\(.*\)")
 
 
 def check_metrics_collector(collector_spec: dict[str, Any], errors: FieldErrors) -> None:
@@ -59,7 +59,7 @@ def _check_prometheus(source: Source, errors: FieldErrors) -> None:
     detail = "failed to find metrics collector config for kind: PrometheusMetric in ConfigMap: katib-config"
     errors.invalid(_KIND, "PrometheusMetric", f"GetMetricsCollectorConfigData failed: {detail}")
     port, path = str(source["httpGet"]["port"]), source["httpGet"]["path"]
-    if not re.fullmatch(r"\+?\d+", port) or int(port) <= 0:
+    if not re.fullmatch(r"\+?\d{1,18}", port) or int(port) <= 0:
         detail = "must be a positive integer value for metrics collector kind: PrometheusMetric"
         errors.invalid(f"{_SOURCE}.httpGet.port", port, detail)
     if not path.startswith("/"):

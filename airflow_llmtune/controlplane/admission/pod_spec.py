@@ -99,11 +99,8 @@ def resource_causes(path: str, resources: Object) -> list[Cause]:
 
 
 def _quantity_causes(path: str, field: str, resources: Object) -> list[Cause]:
-    quantities = resources.get(field) or {}
-    if not isinstance(quantities, dict):
-        return [invalid_value(f"{path}.{field}", str(quantities), "must be a map of quantities")]
     causes = []
-    for name, quantity in quantities.items():
+    for name, quantity in (resources.get(field) or {}).items():
         where = f"{path}.{field}[{name}]"
         try:
             amount = parse(quantity)

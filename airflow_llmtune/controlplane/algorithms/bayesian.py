@@ -47,6 +47,8 @@ _STARTS = 3
 _XI = 0.01
 _KAPPA = 1.96
 _LITTLE = 1e-6
+_MOST_TOLD = 100
+"""The time that a Gaussian process takes grows with the cube of what it is told; it is asked once per trial."""
 
 
 def _one_of(setting: str, *names: str) -> Rule:
@@ -83,7 +85,7 @@ class BayesianOptimization:
 
 
 def _next(request: SearchRequest, past: Sequence[PastTrial], seed: int) -> Assignments:
-    told = [trial for trial in past if trial.outcome != "failed"]
+    told = _told(request, past)
     if len(told) < int(request.settings.get("n_initial_points", _INITIAL_POINTS)) or not _has_value(told):
         return random_assignments(request.space, seed)
     cube = _Cube(request.space)
@@ -94,6 +96,16 @@ def _next(request: SearchRequest, past: Sequence[PastTrial], seed: int) -> Assig
     points = _ranked(request, cube, model, float(losses.min()), np.random.default_rng(seed))
     # A point that was tried already tells nothing new, unless the space has no other.
     return next((one for one in map(cube.assignments, points) if one not in used), cube.assignments(points[0]))
+
+
+def _told(request: SearchRequest, past: Sequence[PastTrial]) -> Sequence[PastTrial]:
+    """What the model learns from; of very many the latest, which may still run, and the best before them."""
+    known = [trial for trial in past if trial.outcome != "failed"]
+    if len(known) <= _MOST_TOLD:
+        return known
+    earlier, latest = known[: -_MOST_TOLD // 2], known[-_MOST_TOLD // 2 :]
+    complete = [trial for trial in earlier if trial.outcome == "complete"]
+    return [*sorted(complete, key=request.loss)[: _MOST_TOLD // 2], *latest]
 
 
 def _has_value(told: Sequence[PastTrial]) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from airflow_llmtune.controlplane.algorithms.grid import GridSearch
 from airflow_llmtune.controlplane.algorithms.request import SearchAlgorithm
 
@@ -25,13 +27,21 @@ REFUSED_ALGORITHMS = {
 }
 """Algorithms that Katib has and this control plane has not, with what to say to who asks for one."""
 
+_one_at_a_time = threading.Lock()
+
 
 def load(name: str) -> SearchAlgorithm:
     """The algorithm of that name; raises ``KeyError`` for any other.
 
     Its libraries are imported here: Optuna, scipy and scikit-learn take up to two seconds, which a starting control
-    plane need not pay. So call it off the loop.
+    plane need not pay. So call it off the loop. One thread at a time: scipy's packages import each other in a circle,
+    and a second thread would see half of one.
     """
+    with _one_at_a_time:
+        return _loaded(name)
+
+
+def _loaded(name: str) -> SearchAlgorithm:
     match name:
         case "random" | "tpe" | "multivariate-tpe":
             return _sampling(name)

@@ -1,8 +1,9 @@
 """``hyperband``: brackets of successive halving, as in the paper and in Katib.
 
 Bracket ``s`` (from the largest down to 0) begins with ``ceil((s_max + 1) * eta**s / (s + 1))`` random parameter sets
-on a budget of ``r_l / eta**s``. When all trials of a rung have ended the best ``ceil(n / eta)`` go on with ``eta``
-times the budget, up to ``r_l``. The budget is the value of the parameter named by ``resource_name``.
+on a budget of ``r_l / eta**s``. When all trials of a rung have ended the best ``ceil(n / eta)`` (in the paper, that
+many rounded down) go on with ``eta`` times the budget, up to ``r_l``. The budget is the value of the parameter named
+by ``resource_name``.
 
 Where the search is follows from the trials alone; the state that goes into the Suggestion's status, under Katib's
 names, only tells of it. Differs from Katib: there the size of a rung is the number of sets that happen to be asked for,

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from airflow_llmtune.controlplane.algorithms.request import Rule, check_settings
@@ -27,25 +28,25 @@ def validate(settings: Mapping[str, str]) -> None:
     check_settings("medianstop", settings, _RULES)
 
 
-def early_mean(reports: Sequence[str], settings: Mapping[str, str], *, strict: bool) -> float | None:
-    """Of a succeeded trial's objective reports, in order; None without a number among them.
+def early_mean(reports: Iterable[str], settings: Mapping[str, str], *, strict: bool) -> float | None:
+    """Of a succeeded trial's objective reports, in order, reading no more than it needs; None without a number
+    among them.
 
     In ``strict`` a report that is no number raises ``ValueError``, which keeps the Suggestion from going on.
     """
-    first = [float(text) for text in reports[: _start_step(settings)]] if strict else _numbers(reports, settings)
+    numbers = map(float, reports) if strict else _numbers(reports)
+    first = list(islice(numbers, _start_step(settings)))
     return statistics.fmean(first) if first else None
 
 
-def _numbers(reports: Sequence[str], settings: Mapping[str, str]) -> list[float]:
-    numbers = []
+def _numbers(reports: Iterable[str]) -> Iterator[float]:
     for text in reports:
         try:
             number = float(text)
         except ValueError:
             continue
         if math.isfinite(number):
-            numbers.append(number)
-    return numbers[: _start_step(settings)]
+            yield number
 
 
 def _start_step(settings: Mapping[str, str]) -> int:

@@ -39,6 +39,7 @@ from airflow_llmtune.controlplane.algorithms.search_space import Assignments, Ch
 _SMALLEST_QUANTILE = 1e-9
 _LARGEST_EXACT = 2**53
 """Up to here each int is a double, which is what Optuna calculates with."""
+_SHORTEST_LOG_RANGE = 1 + 1e-9
 
 _TPE_RULES: dict[str, Rule] = {
     "gamma": (lambda text: 0 < float(text) < 1, "gamma should be in the range of (0, 1)"),
@@ -122,7 +123,7 @@ def _learn(request: SearchRequest, count: int, options: dict[str, object], *, bo
 
 def _is_exact_int(parameter: Range) -> bool:
     """A larger int is searched as a double, and rounded."""
-    return parameter.is_int and -_LARGEST_EXACT <= parameter.low and parameter.high <= _LARGEST_EXACT
+    return parameter.is_int and max(-parameter.low, parameter.high) <= _LARGEST_EXACT
 
 
 class _Space:
@@ -152,7 +153,9 @@ class _Space:
             return IntDistribution(low, high, log=parameter.is_log, step=int(parameter.step or 1) if stepped else 1)
         if stepped and not parameter.is_int:
             return FloatDistribution(float(parameter.low), float(parameter.last), step=float(parameter.step or 1))
-        return FloatDistribution(float(parameter.low), float(parameter.high), log=parameter.is_log)
+        least, most = float(parameter.low), float(parameter.high)
+        # Over a very short range the samplers' sums in logarithms are no numbers, and there is no difference.
+        return FloatDistribution(least, most, log=parameter.is_log and most > least * _SHORTEST_LOG_RANGE)
 
     def _quantiles(self, parameter: Range) -> tuple[float, float]:
         if not self._bounded:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 
 from airflow_llmtune.controlplane.apiserver.discovery import AGGREGATED, Discovery
@@ -27,7 +27,7 @@ from airflow_llmtune.controlplane.apiserver.negotiation import (
     received,
     too_large,
 )
-from airflow_llmtune.controlplane.apiserver.openapi import OpenApi
+from airflow_llmtune.controlplane.apiserver.openapi import EMPTY_V2, V2_PROTOBUF, OpenApi
 from airflow_llmtune.controlplane.apiserver.resources import Resources
 from airflow_llmtune.controlplane.apiserver.responses import dump, error_response, json_response
 from airflow_llmtune.controlplane.apiserver.reviews import answer, find_review
@@ -92,6 +92,8 @@ class ApiServer:
             return await self._answer(request)
         except ApiError as error:
             return error_response(error)
+        except ClientDisconnect:
+            return Response()  # It broke off in the middle of its body, and reads nothing any more.
         except RecursionError:
             return error_response(bad_request("the object provided is nested too deeply"))
         except Exception as error:
@@ -139,6 +141,8 @@ class ApiServer:
             aggregated = self._discovery.aggregated(path)
             if aggregated is not None and request.method == "GET":
                 return json_response(request, dump(aggregated), media_type=AGGREGATED)
+        if path == "openapi/v2" and request.headers.get("accept", "").startswith(V2_PROTOBUF):
+            return Response(EMPTY_V2, media_type=V2_PROTOBUF.replace("@", "."))
         document = self._discovery.document(path, request.url.netloc) or self._openapi.document(path)
         if document is None:
             return None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +72,7 @@ def _prepare_secret(obj: dict[str, Any]) -> None:
     for key, text in (obj.get("data") or {}).items():
         try:
             base64.b64decode(text, validate=True)
-        except binascii.Error as error:
+        except ValueError as error:
             raise bad_request(
                 f'Secret in version "v1" cannot be handled as a Secret: illegal base64 data in "{key}": {error}'
             ) from None

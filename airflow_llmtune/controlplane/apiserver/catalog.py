@@ -38,7 +38,6 @@ class KindCatalog:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._versions: dict[tuple[str, str, str], CustomVersion] = {}
-        self._by_name: dict[tuple[str, str], Kind] = {}
         self._changed = asyncio.Event()
         self._changed.set()
         # Never read, only woken: what is served is made anew from all definitions.
@@ -58,8 +57,9 @@ class KindCatalog:
 
     def find(self, api_version: str, kind_name: str) -> Kind | None:
         """The kind of a manifest."""
-        custom = self._custom()
-        return find_kind(api_version, kind_name) or (self._by_name.get((api_version, kind_name)) if custom else None)
+        wanted = (api_version, kind_name)
+        custom = (one.kind for one in self._custom().values() if (one.kind.api_version, one.kind.name) == wanted)
+        return find_kind(*wanted) or next(custom, None)
 
     def find_resource(self, group: str, version: str, plural: str) -> Kind | None:
         """The kind behind a URL."""
@@ -104,5 +104,4 @@ class KindCatalog:
                 for version in custom_versions(entry.view)
             ]
             self._versions = {(one.kind.group, one.kind.version, one.kind.plural): one for one in versions}
-            self._by_name = {(one.kind.api_version, one.kind.name): one.kind for one in versions}
         return self._versions

@@ -18,6 +18,11 @@ Schema = dict[str, Any]
 
 OPEN: Schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 
+V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
+EMPTY_V2 = b"\n\x032.0"
+"""A document that says nothing but its version: kubectl reads version 2 in no other form, and only when version 3 does
+not know the kind of a manifest. It then says that the kind is not there."""
+
 _SERVER_SIDE_PARAMETERS = ("dryRun", "fieldManager", "fieldValidation", "force")
 _TYPE_META = {
     "apiVersion": {

@@ -69,7 +69,10 @@ def apply_patch(obj: dict[str, Any], content_type: str, patch: Any) -> dict[str,
     if not isinstance(patch, dict):
         raise bad_request(f"error decoding patch: expected a JSON object, got {type(patch).__name__}")
     if content_type == STRATEGIC:
-        return strategic_merge_patch(obj, patch)
+        try:
+            return strategic_merge_patch(obj, patch)
+        except TypeError as error:
+            raise bad_request(f"error decoding patch: a directive is not of the expected type: {error}") from None
     return merge_patch(obj, patch)
 
 

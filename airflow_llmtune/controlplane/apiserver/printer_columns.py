@@ -68,11 +68,8 @@ def _cell(found: list[Any], type_: str, now: datetime) -> Cell:
     if not found:
         return None
     value = found[0]
-    try:
-        if type_ == "date":
-            return since(str(value), now)
-        if type_ == "integer":
-            return int(value)
-    except (TypeError, ValueError):
-        return "<invalid>"
+    if type_ == "date":
+        return since(str(value), now)
+    if type_ == "integer":
+        return int(value)
     return value if isinstance(value, str | int | float | bool) else str(value)

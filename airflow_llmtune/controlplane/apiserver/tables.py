@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from airflow_llmtune.controlplane.apiserver.columns import Column, Object
+    from airflow_llmtune.controlplane.apiserver.columns import Cell, Column, Object
 
 
 def table(
@@ -20,10 +20,18 @@ def table(
         "metadata": metadata,
         "columnDefinitions": [column.definition() for column in columns],
         "rows": [
-            {"cells": [column.read(obj, now) for column in columns], "object": _row_object(obj, include)}
+            {"cells": [_cell(column, obj, now) for column in columns], "object": _row_object(obj, include)}
             for obj in objects
         ],
     }
+
+
+def _cell(column: Column, obj: Object, now: datetime) -> Cell:
+    """A field of an unexpected type does not hide all other objects."""
+    try:
+        return column.read(obj, now)
+    except (AttributeError, LookupError, TypeError, ValueError):
+        return "<invalid>"
 
 
 def _row_object(obj: Object, include: str) -> Object | None:

@@ -125,7 +125,7 @@ def delete_options(
 def _propagation(query: Mapping[str, str], body: Mapping[str, object]) -> Propagation | None:
     wanted = body.get("propagationPolicy") or query.get("propagationPolicy")
     if wanted:
-        if wanted not in {"Background", "Foreground", "Orphan"}:
+        if wanted not in ("Background", "Foreground", "Orphan"):
             raise bad_request(f'invalid propagationPolicy "{wanted}": must be Foreground, Background or Orphan')
         return wanted
     orphan = body.get("orphanDependents")

@@ -127,9 +127,10 @@ class FileMetricsCollector:
         mark_early_stopped(main, folder)
         if self._strict:
             await check_only_child(main)
-        await self._report(flags)
         if not await terminate_children(main, self._stop_seconds):
             _say(container, f"The training has not ended within {self._stop_seconds:g} seconds")
+        # Not before it has ended: the last line would be torn, and what it says at its end be missing.
+        await self._report(flags)
         self._set_trial_status(container.namespace, flags.trial)
         _say(container, "Trial status is successfully updated")
         return True

@@ -44,7 +44,7 @@ class EarlyStoppingService:
 
 def settings_of(suggestion: Object) -> dict[str, str]:
     early_stopping = suggestion["spec"].get("earlyStopping") or {}
-    return {one["name"]: one["value"] for one in early_stopping.get("algorithmSettings") or ()}
+    return {one.get("name", ""): one.get("value", "") for one in early_stopping.get("algorithmSettings") or ()}
 
 
 def rules_for(
@@ -57,7 +57,7 @@ def rules_for(
     means = []
     for trial in trials:
         if has_condition(trial, "Succeeded"):
-            log = db_manager.get_observation_log(trial["metadata"]["name"], metric)
-            means.append(median_stop.early_mean([entry.value for entry in log], settings, strict=strict))
+            values = db_manager.values_of(trial["metadata"]["name"], metric)
+            means.append(median_stop.early_mean(values, settings, strict=strict))
     known = [mean for mean in means if mean is not None]
     return median_stop.rules(known, settings, objective, strict=strict)

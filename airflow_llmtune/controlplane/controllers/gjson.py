@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import re2
+
 
 class PathError(ValueError):
     """The path is not in the supported subset."""
@@ -35,7 +37,7 @@ _STEP = re.compile(
       | (?P<key>(?:[^.|\\#@\[\]]|\\.)+)""",
     re.VERBOSE,
 )
-_COMPARISON = re.compile(r"\s*(?P<path>.*?)\s*(?P<operator>==|!=|<=|>=|<|>)\s*(?P<literal>.+?)\s*$")
+_COMPARISON = re2.compile(r"\s*(?P<path>.*?)\s*(?P<operator>==|!=|<=|>=|<|>)\s*(?P<literal>.+?)\s*$")
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq,
     "!=": operator.ne,

@@ -8,6 +8,7 @@ from airflow_llmtune.controlplane.apiserver.errors import ApiError
 from airflow_llmtune.controlplane.apiserver.kinds import JOB, POD
 from airflow_llmtune.controlplane.clock import Clock
 from airflow_llmtune.controlplane.controllers import job_plan
+from airflow_llmtune.controlplane.controllers.adopting import AdoptingController
 from airflow_llmtune.controlplane.controllers.children import children
 from airflow_llmtune.controlplane.controllers.job_count import TRACKING_FINALIZER
 from airflow_llmtune.controlplane.controllers.job_indexes import (
@@ -18,7 +19,7 @@ from airflow_llmtune.controlplane.controllers.job_indexes import (
 )
 from airflow_llmtune.controlplane.controllers.pod_template import add_environment, pod_from_template
 from airflow_llmtune.controlplane.controllers.retry import RetryDelays
-from airflow_llmtune.controlplane.controllers.runtime import Controller, is_controlled_by
+from airflow_llmtune.controlplane.controllers.runtime import is_controlled_by
 
 if TYPE_CHECKING:
     from airflow_llmtune.controlplane.apiserver.registry import Registry
@@ -28,11 +29,12 @@ UID_LABEL = "batch.kubernetes.io/controller-uid"
 CONTROLLER_NAME = "kubernetes.io/job-controller"
 
 
-class JobController(Controller):
+class JobController(AdoptingController):
     """``backoff_base_seconds`` is the wait after the first failed pod: 10 s in Kubernetes."""
 
     kind = JOB
     owns = (POD,)
+    name_label = NAME_LABEL
 
     def __init__(self, registry: Registry, clock: Clock, *, backoff_base_seconds: float = 10.0) -> None:
         super().__init__(registry)
@@ -48,7 +50,8 @@ class JobController(Controller):
         if job is None or "deletionTimestamp" in job["metadata"]:
             self._release(pods)
             return None
-        owned = [pod for pod in pods if is_controlled_by(pod, job)]
+        uid = job["metadata"]["uid"]
+        owned = self.claim(POD, job, [pod for pod in pods if pod["metadata"]["labels"].get(UID_LABEL) == uid])
         # Those of an earlier job of this name: nobody else lets them go.
         self._release([pod for pod in pods if not is_controlled_by(pod, job)])
         plan = job_plan.plan(job, owned, self._clock(), self._backoff_base_seconds)

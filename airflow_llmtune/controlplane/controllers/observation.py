@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_llmtune.controlplane.db_manager import UNAVAILABLE, MetricLog, parse_time
+from airflow_llmtune.controlplane.db_manager import UNAVAILABLE, MetricLog
 from airflow_llmtune.controlplane.go_text import go_float
 
 Objective = Mapping[str, Any]
@@ -39,7 +39,9 @@ def fold(logs: Iterable[MetricLog], objective: Objective, *, strict: bool = Fals
     stamp. Differs from Katib unless strict: a value of the objective that is no finite number (``loss=nan`` is
     reported as an empty text) is passed over, so that it can become neither the latest value nor the optimum.
     """
-    by_name: dict[str, list[MetricLog]] = {strategy["name"]: [] for strategy in objective.get("metricStrategies", ())}
+    by_name: dict[str, list[MetricLog]] = {
+        strategy.get("name", ""): [] for strategy in objective.get("metricStrategies", ())
+    }
     for entry in logs:
         if entry.name in by_name:
             by_name[entry.name].append(entry)
@@ -80,7 +82,7 @@ def _metric_as_reported(name: str, entries: Sequence[MetricLog]) -> dict[str, st
 def _latest(entries: Sequence[MetricLog]) -> str:
     value, newest = UNAVAILABLE, None
     for entry in entries:
-        moment = parse_time(entry.time_stamp)
+        moment = entry.moment
         if newest is None or moment >= newest:
             value, newest = entry.value, moment
     return value
@@ -94,7 +96,9 @@ def objective_value(observation: Mapping[str, Any], objective: Objective) -> str
     """What the objective's strategy selects, ``latest`` when that is unavailable; None without any."""
     name = objective["objectiveMetricName"]
     metric = find_metric(observation, name)
-    strategy = next((one["value"] for one in objective.get("metricStrategies", ()) if one["name"] == name), None)
+    strategy = next(
+        (one.get("value") for one in objective.get("metricStrategies", ()) if one.get("name") == name), None
+    )
     if metric is None or strategy not in {"min", "max", "latest"}:
         return None
     value = metric.get(strategy, "")

@@ -22,10 +22,20 @@ def prepare(folder: Path, suggested: Sequence[Suggested]) -> None:
 
 
 def _begin(own: Path, parent: Path | None) -> None:
-    """All of the copy or nothing of it: the folder gets its name when it is complete."""
+    """All of the copy or nothing of it: the folder gets its name when it is complete, and goes when it cannot be."""
     if parent is None or not parent.is_dir():
         own.mkdir()
         return
     unfinished = own.with_name(f".{own.name}")
-    shutil.copytree(parent, unfinished, symlinks=True)
+    try:
+        shutil.copytree(parent, unfinished, symlinks=True, ignore=_special)
+    except OSError:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
     unfinished.rename(own)
+
+
+def _special(folder: str, names: Sequence[str]) -> list[str]:
+    """Sockets and pipes that a training has left behind, which nothing can copy."""
+    places = {name: Path(folder, name) for name in names}
+    return [name for name, place in places.items() if not (place.is_symlink() or place.is_file() or place.is_dir())]

@@ -13,6 +13,7 @@ from airflow_llmtune.controlplane.apiserver.errors import ApiError
 from airflow_llmtune.controlplane.apiserver.kinds import POD, PYTORCH_JOB, SERVICE
 from airflow_llmtune.controlplane.clock import Clock
 from airflow_llmtune.controlplane.controllers import pytorch_job_plan
+from airflow_llmtune.controlplane.controllers.adopting import AdoptingController
 from airflow_llmtune.controlplane.controllers.children import children
 from airflow_llmtune.controlplane.controllers.loopback_port import free_port
 from airflow_llmtune.controlplane.controllers.pod_template import pod_from_template
@@ -28,7 +29,7 @@ from airflow_llmtune.controlplane.controllers.pytorch_env import (
     with_defaults,
 )
 from airflow_llmtune.controlplane.controllers.retry import RetryDelays
-from airflow_llmtune.controlplane.controllers.runtime import Controller, is_controlled_by, owner_reference
+from airflow_llmtune.controlplane.controllers.runtime import owner_reference
 
 if TYPE_CHECKING:
     from airflow_llmtune.controlplane.apiserver.registry import Registry
@@ -36,9 +37,10 @@ if TYPE_CHECKING:
 CONTROLLER_NAME = "kubeflow.org/training-operator"
 
 
-class PyTorchJobController(Controller):
+class PyTorchJobController(AdoptingController):
     kind = PYTORCH_JOB
     owns = (POD, SERVICE)
+    name_label = JOB_NAME
 
     def __init__(self, registry: Registry, clock: Clock) -> None:
         super().__init__(registry)
@@ -51,9 +53,8 @@ class PyTorchJobController(Controller):
             return None
         if (job["spec"].get("runPolicy") or {}).get("managedBy", CONTROLLER_NAME) != CONTROLLER_NAME:
             return None
-        pods = children(self.registry, POD, namespace, name, JOB_NAME)
-        owned = [pod for pod in pods if is_controlled_by(pod, job)]
-        plan = pytorch_job_plan.plan(job, owned, self._clock())
+        pods = self.claim(POD, job, children(self.registry, POD, namespace, name, JOB_NAME))
+        plan = pytorch_job_plan.plan(job, pods, self._clock())
         self._carry_out(job, plan)
         return plan.look_again_seconds
 
@@ -64,8 +65,8 @@ class PyTorchJobController(Controller):
         for pod_name in plan.delete:
             self.registry.delete(POD, namespace, pod_name)
             self.registry.record_event(job, "Normal", "SuccessfulDeletePod", f"Deleted pod: {pod_name}")
-            if plan.delete_services:
-                self._delete_service(job, pod_name)
+        for service_name in plan.delete_services:
+            self._delete_service(job, service_name)
         self._create(job, plan)
         for event in plan.events:
             self.registry.record_event(job, *event)
@@ -104,7 +105,9 @@ class PyTorchJobController(Controller):
     def _create_service(self, job: dict[str, Any], replica: Replica, port: int) -> None:
         metadata = job["metadata"]
         name = replica_name(metadata["name"], replica.type, replica.index)
-        if self.registry.find(SERVICE, metadata["namespace"], name) is not None:
+        found = self.registry.find(SERVICE, metadata["namespace"], name)
+        if found is not None:
+            self.claim(SERVICE, job, [found])
             return
         labels = replica_labels(job, replica)
         service = {
@@ -130,7 +133,8 @@ class PyTorchJobController(Controller):
             self.registry.record_event(job, "Normal", "SuccessfulDeleteService", f"Deleted service: {name}")
 
     def _create_pod(self, job: dict[str, Any], replica: Replica, port: int) -> None:
-        spec = with_defaults(job)["spec"]["pytorchReplicaSpecs"][replica.type]
+        job = with_defaults(job)
+        spec = job["spec"]["pytorchReplicaSpecs"][replica.type]
         pod = pod_from_template(PYTORCH_JOB, job, spec["template"], replica_labels(job, replica))
         pod["metadata"]["name"] = replica_name(job["metadata"]["name"], replica.type, replica.index)
         if "restartPolicy" in pod["spec"]:
@@ -139,7 +143,7 @@ class PyTorchJobController(Controller):
         # Under ExitCode the operator itself decides about a new pod, so the kubelet must not restart.
         policy = spec["restartPolicy"]
         pod["spec"]["restartPolicy"] = "Never" if policy == "ExitCode" else policy
-        added = environment(with_defaults(job), replica, port)
+        added = environment(job, replica, port)
         for container in pod["spec"]["containers"]:
             container["env"] = [*(container.get("env") or ()), *added]
         created = self.registry.create(POD, pod)

@@ -47,8 +47,7 @@ class PyTorchJobPlan:
     create: list[Replica] = field(default_factory=list)
     """Those without a pod."""
     delete: list[str] = field(default_factory=list)
-    delete_services: bool = False
-    """Whether the Services of the deleted pods go with them."""
+    delete_services: list[str] = field(default_factory=list)
     delete_job: bool = False
     look_again_seconds: float | None = None
     events: list[tuple[str, str, str]] = field(default_factory=list)
@@ -100,12 +99,12 @@ def _advance(job: Object, result: PyTorchJobPlan, pods: Sequence[Object], now: d
     wanted = {replica_name(job["metadata"]["name"], one.type, one.index): one for one in result.replicas}
     there = {pod["metadata"]["name"]: pod for pod in pods}
     result.create = [replica for name, replica in wanted.items() if name not in there]
-    result.delete += [name for name, pod in there.items() if name not in wanted and not is_terminating(pod)]
+    result.delete_services = [name for name, pod in there.items() if name not in wanted and not is_terminating(pod)]
+    result.delete += result.delete_services
 
 
 def _suspend(job: Object, result: PyTorchJobPlan, pods: Sequence[Object], stamp: str) -> None:
-    result.delete = [pod["metadata"]["name"] for pod in pods if not is_terminating(pod)]
-    result.delete_services = True
+    result.delete = result.delete_services = [pod["metadata"]["name"] for pod in pods if not is_terminating(pod)]
     for counters in job["status"].get("replicaStatuses", {}).values():
         counters.pop("active", None)
     reason, message = f"{_KIND}Suspended", f"{_title(job)} is suspended."
@@ -247,8 +246,7 @@ def _restart(job: Object, message: str, stamp: str) -> None:
 def _clean_up(job: Object, result: PyTorchJobPlan, pods: Sequence[Object], now: datetime) -> None:
     policy = job["spec"]["runPolicy"]
     cleaned = policy["cleanPodPolicy"]
-    result.delete_services = True
-    result.delete = [
+    result.delete = result.delete_services = [
         pod["metadata"]["name"]
         for pod in pods
         if not is_terminating(pod) and (cleaned == "All" or (cleaned == "Running" and not is_finished(pod)))

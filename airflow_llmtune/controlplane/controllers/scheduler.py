@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +40,8 @@ class _Waiting:
     name: str
     spec: Mapping[str, Any]
     needed: Amounts
+    shape: str
+    """All of it that decides where it fits."""
     told: str = ""
     """Why it waits, as it has been told."""
 
@@ -105,35 +107,46 @@ class Scheduler:
                 self._bound[uid] = (spec["nodeName"], requests(spec))
             return False
         if spec.get("schedulerName", _NAME) != _NAME or "deletionTimestamp" in metadata:
+            self._waiting.pop(uid, None)
             return False
         known = self._waiting.get(uid)
         if known is not None and known.spec == spec:
             return False  # Only its status has changed, and that is written here.
-        told = "" if known is None else known.told
+        needed = requests(spec)
         self._waiting[uid] = _Waiting(
-            metadata["creationTimestamp"], metadata["namespace"], metadata["name"], spec, requests(spec), told
+            metadata["creationTimestamp"],
+            metadata["namespace"],
+            metadata["name"],
+            spec,
+            needed,
+            shape=repr((sorted(needed.items()), spec.get("nodeSelector"), spec.get("affinity"))),
+            told="" if known is None else known.told,
         )
         return True
 
     def _schedule(self) -> None:
         """Oldest first; one that has to wait does not hold up those behind it."""
         nodes = self._nodes()
+        # Room only shrinks in a pass: the first pod that does not fit speaks for all that ask for the same.
+        refused: dict[str, str] = {}
         for uid, waiting in sorted(self._waiting.items(), key=lambda item: item[1].created):
             try:
-                nodes = self._decide(uid, waiting, nodes)
+                nodes = self._decide(uid, waiting, nodes, refused)
             except ApiError as error:
                 if error.code >= 500:
                     raise
                 self._skip(uid, waiting, error.message)
 
-    def _decide(self, uid: str, waiting: _Waiting, nodes: list[Node]) -> list[Node]:
-        """The nodes with what is left of them."""
+    def _decide(self, uid: str, waiting: _Waiting, nodes: list[Node], refused: dict[str, str]) -> list[Node]:
+        """The nodes with what is left of them; why it does not fit is added to ``refused``."""
         if waiting.spec.get("schedulingGates"):
             self._hold(uid, waiting, "SchedulingGated", _GATED)
-        elif nodes:
-            return self._place(uid, waiting, nodes)
-        else:
+        elif not nodes:
             self._hold(uid, waiting, "Unschedulable", _NO_NODES)
+        elif waiting.shape in refused:
+            self._hold(uid, waiting, "Unschedulable", refused[waiting.shape])
+        else:
+            return self._place(uid, waiting, nodes, refused)
         return nodes
 
     def _skip(self, uid: str, waiting: _Waiting, why: str) -> None:
@@ -156,12 +169,13 @@ class Scheduler:
                 log.warning("node %s is left out: %s", name, error)
         return found
 
-    def _place(self, uid: str, waiting: _Waiting, nodes: Sequence[Node]) -> list[Node]:
+    def _place(self, uid: str, waiting: _Waiting, nodes: list[Node], refused: dict[str, str]) -> list[Node]:
         misfits = [misfit(waiting.spec, waiting.needed, node) for node in nodes]
         fitting = next((node for node, found in zip(nodes, misfits, strict=True) if found is None), None)
         if fitting is None:
-            self._hold(uid, waiting, "Unschedulable", unschedulable_message(one for one in misfits if one))
-            return list(nodes)
+            refused[waiting.shape] = unschedulable_message(one for one in misfits if one)
+            self._hold(uid, waiting, "Unschedulable", refused[waiting.shape])
+            return nodes
         self._bind(uid, waiting, fitting.name)
         taken = replace(fitting, used=total([fitting.used, waiting.needed]))
         return [taken if node is fitting else node for node in nodes]

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_llmtune.controlplane.algorithms import catalog, median_stop
 from airflow_llmtune.controlplane.algorithms.request import Reply, SearchAlgorithm
@@ -33,6 +33,11 @@ if TYPE_CHECKING:
     from airflow_llmtune.controlplane.db_manager import DBManager
 
 Object = dict[str, Any]
+Result = TypeVar("Result")
+
+
+_SEARCHES_AT_ONCE = 2
+"""They wait for each other anyway; without a bound they would take all threads from logs and collectors."""
 
 
 class ShortfallError(Exception):
@@ -54,6 +59,7 @@ class SuggestionController(Controller):
         self._volumes = volumes
         self._strict = strict
         self._algorithms: dict[str, SearchAlgorithm] = {}
+        self._searches = asyncio.Semaphore(_SEARCHES_AT_ONCE)
 
     def keys_for(self, kind: Kind, obj: Object) -> Iterable[Key]:
         """A Trial's end may be what an algorithm waits for that has given less than was requested."""
@@ -110,8 +116,12 @@ class SuggestionController(Controller):
 
     async def _algorithm(self, name: str) -> SearchAlgorithm:
         if name not in self._algorithms:
-            self._algorithms[name] = await asyncio.to_thread(catalog.load, name)
+            self._algorithms[name] = await self._in_thread(catalog.load, name)
         return self._algorithms[name]
+
+    async def _in_thread(self, work: Callable[..., Result], *arguments: Any) -> Result:
+        async with self._searches:
+            return await asyncio.to_thread(work, *arguments)
 
     async def _is_valid(self, suggestion: Object, experiment: Object, algorithm: SearchAlgorithm, now: str) -> bool:
         """Asked once, before the search begins and when it begins again."""
@@ -119,7 +129,7 @@ class SuggestionController(Controller):
         try:
             settings = suggestion_search.own_settings(suggestion)
             request = suggestion_search.search_request(suggestion, experiment, (), settings, strict=self._strict)
-            await asyncio.to_thread(algorithm.validate, request)
+            await self._in_thread(algorithm.validate, request)
             call = "ValidateEarlyStoppingSettings"
             median_stop.validate(early_stopping.settings_of(suggestion))
         except InvalidSettingsError as error:
@@ -143,7 +153,7 @@ class SuggestionController(Controller):
         missing, objective = _missing(suggestion), experiment["spec"]["objective"]
         settings = suggestion_search.overlaid_settings(suggestion)
         request = suggestion_search.search_request(suggestion, experiment, trials, settings, strict=self._strict)
-        reply = await asyncio.to_thread(algorithm.suggest, request, missing)
+        reply = await self._in_thread(algorithm.suggest, request, missing)
         if self._strict and len(reply.suggested) != missing:
             raise ShortfallError("The response contains unexpected trials")
         rules = early_stopping.rules_for(suggestion, objective, trials, self._db_manager, strict=self._strict)

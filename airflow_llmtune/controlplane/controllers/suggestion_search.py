@@ -46,7 +46,10 @@ def search_request(
 
 
 def own_settings(suggestion: Object) -> dict[str, str]:
-    return {one["name"]: one["value"] for one in suggestion["spec"]["algorithm"].get("algorithmSettings") or ()}
+    return {
+        one.get("name", ""): one.get("value", "")
+        for one in suggestion["spec"]["algorithm"].get("algorithmSettings") or ()
+    }
 
 
 def overlaid_settings(suggestion: Object) -> dict[str, str]:

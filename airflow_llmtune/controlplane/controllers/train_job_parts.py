@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from airflow_llmtune.controlplane.admission.runtime_patches import replicated_jobs
@@ -23,7 +23,7 @@ _NODE = "node"
 def job_set(train_job: Object, runtime: Mapping[str, Any], port: int) -> Object:
     """``port`` is where the first process listens: 29500 in a cluster, where every pod has an address of its own."""
     name, spec = train_job["metadata"]["name"], train_job["spec"]
-    template = copy.deepcopy(runtime["spec"]["template"])
+    template = {"spec": {}, **copy.deepcopy(runtime["spec"].get("template", {}))}
     metadata = template.get("metadata") or {}
     for patch in spec.get("runtimePatches") or ():
         metadata = _patch(template["spec"], metadata, patch)
@@ -116,16 +116,15 @@ def _torch(train_job: Object, policy: Object, node: Object | None, port: int) ->
     ]
 
 
-def _add_to_others(jobs: Iterable[Object], train_job: Object, policy: Object | None, port: int) -> None:
+def _add_to_others(jobs: Sequence[Object], train_job: Object, policy: Object | None, port: int) -> None:
     """To containers beside the trainer for which the runtime asks it."""
-    torch = (policy or {}).get("torch") or {}
-    by_name = {job["name"]: job for job in jobs}
-    trainers = [job for job in by_name.values() if ancestor_of(job) == "trainer"]
-    node = _container(trainers[0], _NODE) if trainers else None
-    for target in (torch.get("envInjection") or {}).get("targets") or ():
-        pod = by_name[target["jobName"]]["template"]["spec"]["template"]["spec"]
+    targets = (((policy or {}).get("torch") or {}).get("envInjection") or {}).get("targets") or ()
+    wanted = {(target["jobName"], name) for target in targets for name in target["containerNames"]}
+    node = next((_container(job, _NODE) for job in jobs if ancestor_of(job) == "trainer"), None)
+    for job in jobs:
+        pod = job["template"]["spec"]["template"]["spec"]
         for container in [*(pod.get("initContainers") or ()), *(pod.get("containers") or ())]:
-            if container["name"] in target["containerNames"]:
+            if (job["name"], container["name"]) in wanted:
                 _upsert(container, _torch(train_job, policy or {}, node, port))
 
 

@@ -7,12 +7,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import re2
 import yaml
 
 from airflow_llmtune.controlplane.go_text import go_json, go_value
 
-_METADATA = re.compile(r"\$\{trialSpec\.(.+?)\}")
-_INDEXED = re.compile(r"(.+)\[(.+)]")
+# RE2, as Go: no reference makes it go back and forth for minutes.
+_METADATA = re2.compile(r"\$\{trialSpec\.(.+?)\}")
+_INDEXED = re2.compile(r"(.+)\[(.+)]")
 _METADATA_KEYS = ("Name", "Namespace", "Kind", "APIVersion", "Annotations", "Labels")
 _MAPS = {"Annotations": "annotations", "Labels": "labels"}
 
@@ -66,9 +68,14 @@ def parse_template(text: str) -> dict[str, Any]:
         parsed, _ = json.JSONDecoder().raw_decode(text.lstrip()) if text.lstrip().startswith("{") else (_yaml(text), 0)
     except (ValueError, yaml.YAMLError) as error:
         raise RenderError(f"failed to convert string to unstructured: {error}") from error
-    if not isinstance(parsed, dict) or not parsed.get("kind"):
+    if not isinstance(parsed, dict) or not is_text(parsed.get("kind")):
         raise RenderError(f"failed to convert string to unstructured: Object 'Kind' is missing in '{text}'")
     return parsed
+
+
+def is_text(value: Any) -> bool:
+    """Whether an object of any kind has this field: one of another type counts as absent."""
+    return isinstance(value, str) and value != ""
 
 
 def _yaml(text: str) -> Any:

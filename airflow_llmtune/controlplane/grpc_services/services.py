@@ -22,8 +22,9 @@ Context = Any
 # What a Suggestion's pod is probed by, its early stopping container, and the DB manager itself.
 _HEALTHY = {"", "grpc.health.v1.Health", "manager.v1beta1.Suggestion", "manager.v1beta1.EarlyStopping"}
 
-# Katib's own limit is 2 GiB; a message is in memory several times over.
-_LONGEST_MESSAGE_BYTES = 256 << 20
+# Katib's own limit is 2 GiB. The library decodes on the loop, which may not stand still for long; this is room for
+# more entries than are kept of a Trial.
+_LONGEST_MESSAGE_BYTES = 16 << 20
 _SMALL_BYTES = 16 << 10
 _BATCH = 1000
 

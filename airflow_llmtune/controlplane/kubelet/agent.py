@@ -111,15 +111,6 @@ class Kubelet:
         await self._runtime.stop()
         await ending
 
-    async def leave(self) -> None:
-        """End as if killed: containers run on, and a kubelet on the same folder finds them within the outage."""
-        self._workers.clear()  # Nothing more is reported.
-        self._runtime.leave()
-        tasks = [*self._tasks.values(), *self._stops]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
     def open_log(self, namespace: str, pod_name: str, container: str, options: LogOptions) -> AsyncIterator[bytes]:
         """What a container wrote since its last start (or the one before), and what it still writes."""
         return self._logs.open(namespace, pod_name, container, options)

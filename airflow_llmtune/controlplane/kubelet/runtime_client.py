@@ -28,6 +28,7 @@ from airflow_llmtune.controlplane.kubelet.runtime.protocol import (
 
 _PROGRAM = Path(__file__).parent / "runtime"
 _LONGEST_LINE = 256 * 1024 * 1024
+_LONGEST_FOLDER = 80
 _END_SECONDS = 1.0
 _LOOK_SECONDS = 0.005
 
@@ -176,19 +177,12 @@ class RuntimeClient:
                 self._tell({"do": "stop"})
                 await self._listening
 
-    def leave(self) -> None:
-        """Hang up, as a kubelet does that is killed."""
-        if self._listening is not None and self._writer is not None:
-            self._listening.cancel()
-            self._writer.transport.abort()
-            self._writer = None
-
     def _spawn(self, mark: str) -> tuple[int, str]:
-        """Blocks until it listens. Its socket lies in a folder of its own: the path of one must be short."""
+        """Blocks until it listens."""
         self._state_dir.mkdir(parents=True, exist_ok=True)
         settings = Settings(
             mark=mark,
-            socket=f"{tempfile.mkdtemp(prefix='llmtune-')}/s",
+            socket=f"{_socket_folder()}/s",
             record=str(self._record.absolute()),
             outage_seconds=self._outage_seconds,
             state_dir=str(self._state_dir.absolute()) if self._is_temporary else "",
@@ -228,14 +222,14 @@ class RuntimeClient:
             self._containers[one["id"]] = ContainerProcess(one["id"], self)
             self._containers[one["id"]].hear(one)
         self._tell({"do": "hello", "pid": os.getpid()})
-        self._listening = asyncio.create_task(self._listen(reader))
+        self._listening = asyncio.create_task(self._listen(reader, writer))
 
     def _tell(self, message: Message) -> None:
         if self._writer is not None:
             self._writer.write(encode(message))
 
-    async def _listen(self, reader: asyncio.StreamReader) -> None:
-        with contextlib.suppress(OSError):
+    async def _listen(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer), contextlib.suppress(OSError):
             while line := await reader.readline():
                 message = decode(line)
                 container = self._containers.get(message["id"])
@@ -246,13 +240,18 @@ class RuntimeClient:
     async def _clean_up(self) -> None:
         """The runtime is gone: so is everything of it when this returns, and another can be started."""
         lost, self._containers = self._containers, {}
-        writer, self._writer = self._writer, None
-        if writer is not None:
-            writer.close()
+        self._writer = None
         await asyncio.to_thread(_end, self._pid, self._mark, self._socket)
         self._listening = None
         for container in lost.values():
             container.lose()
+
+
+def _socket_folder() -> str:
+    """A new one, as the path of a socket must be short: some hundred characters."""
+    usual = tempfile.gettempdir()
+    place = usual if len(usual) <= _LONGEST_FOLDER else "/tmp"  # noqa: S108  what is made there is for its owner only
+    return tempfile.mkdtemp(prefix="llmtune-", dir=place)
 
 
 def _end(runtime: int, mark: str, socket: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -41,6 +42,17 @@ def test_a_refusal_may_quote_what_is_no_text(served: Served) -> None:
         "/api/v1/namespaces/default", content=body, headers={"content-type": "application/merge-patch+json"}
     )
     assert (patched.status_code, patched.json()["reason"]) == (400, "BadRequest")
+
+
+def test_a_client_that_breaks_off_is_no_fault(served: Served, caplog: pytest.LogCaptureFixture) -> None:
+    def broken_off() -> Iterator[bytes]:
+        yield b'{"meta'
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        served.http.post(CONFIG_MAPS, content=broken_off(), headers={"content-type": "application/json"})
+    served.http.get(CONFIG_MAPS).raise_for_status()
+    assert caplog.records == []
 
 
 def test_a_limit_beyond_all_bounds_is_a_bad_request(served: Served) -> None:

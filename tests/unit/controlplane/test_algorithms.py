@@ -171,6 +171,18 @@ def test_all_distributions_can_be_drawn_from_again_and_again(name: str, distribu
         assert all(1 <= value <= 100 for value in values)
 
 
+@pytest.mark.parametrize("name", ["random", "tpe", "multivariate-tpe", "bayesianoptimization", "cmaes", "sobol"])
+@pytest.mark.parametrize("distribution", ["uniform", "logUniform"])
+def test_ints_beyond_the_doubles_are_searched_inside_their_bounds(name: str, distribution: str) -> None:
+    low, high = 9007199254740993, 9007199254740999
+    parameters = [integer("x", str(low), str(high), distribution=distribution), double("y", "0", "1")]
+    past: list[PastTrial] = []
+    for index in range(14):
+        (point,) = points(name, request(parameters, past=past), 1)
+        past.append(PastTrial(point, "complete", float(index)))
+    assert all(low <= int(trial.assignments["x"]) <= high for trial in past)
+
+
 @pytest.mark.parametrize("name", ["random", "sobol", "cmaes", "bayesianoptimization", "multivariate-tpe"])
 def test_a_log_range_is_drawn_evenly_over_its_decades(name: str) -> None:
     parameters = [double("lr", "1e-6", "1e-2", distribution="logUniform"), double("y", "0", "1")]
@@ -294,6 +306,10 @@ def test_grid_refuses_a_double_without_a_step_and_a_budget_above_the_combination
         (double("x", "2", "1"), "is greater than"),
         (double("x", "0", "1", distribution="logUniform"), "must be positive for logUniform"),
         (double("x", "0", "1", step="-1"), "is not positive"),
+        (double("x", "0", "1", step="1e-400"), "is not positive"),
+        (double("x", "1e-400", "1", distribution="logUniform"), "must be positive for logUniform"),
+        (double("x", "-1.7e308", "1.7e308"), "feasibleSpace.min -1.7e308 is beyond what can be searched, 1e+300"),
+        (integer("x", "0", "1e400"), "feasibleSpace.max 1e400 is beyond what can be searched, 9223372036854775807"),
         (choice("x"), "feasibleSpace.list is empty"),
     ],
 )

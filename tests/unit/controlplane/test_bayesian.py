@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import pytest
+from threadpoolctl import threadpool_info
 
 from airflow_llmtune.controlplane.algorithms.catalog import load
+from airflow_llmtune.controlplane.algorithms.library_warnings import unheard
 from airflow_llmtune.controlplane.algorithms.request import PastTrial
 from airflow_llmtune.controlplane.algorithms.search_space import Assignments, InvalidSettingsError
 from searches import choice, double, integer, points, request, search
@@ -55,6 +57,22 @@ def test_a_trial_that_diverged_does_not_blind_the_model() -> None:
     asked = request(parameters, past=[*past, diverged], settings={"acq_func": "EI"})
     (point,) = points("bayesianoptimization", asked, 1)
     assert 1 < float(point["x"]) < 3
+
+
+def test_of_very_many_trials_the_model_learns_from_the_best_and_the_latest() -> None:
+    def past(poor: float) -> list[PastTrial]:
+        places = [(number * 7 % 120) / 12 - 5 for number in range(120)]
+        values = [poor if 40 <= number < 60 else (place - 2) ** 2 % 7 for number, place in enumerate(places)]
+        return [PastTrial({"x": str(place)}, "complete", value) for place, value in zip(places, values, strict=True)]
+
+    asked = [request([double("x", "-5", "5")], past=past(poor), settings={"acq_func": "LCB"}) for poor in (8.0, 9.0)]
+    first, second = (points("bayesianoptimization", one, 3) for one in asked)
+    assert first == second
+
+
+def test_a_search_leaves_the_processors_to_the_trials() -> None:
+    with unheard():
+        assert {library["num_threads"] for library in threadpool_info()} == {1}
 
 
 def test_equal_values_tell_nothing_and_do_no_harm() -> None:

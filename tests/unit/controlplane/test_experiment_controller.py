@@ -244,6 +244,22 @@ async def test_invalid_settings_fail_the_suggestion_and_the_experiment(
     )
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"algorithm": {"algorithmName": "random", "algorithmSettings": [{"name": "random_state"}]}},
+        {"algorithm": {"algorithmName": "random", "algorithmSettings": [{"value": "1"}]}},
+        {"earlyStopping": {"algorithmName": "medianstop", "algorithmSettings": [{"name": "min_trials_required"}]}},
+    ],
+)
+async def test_a_setting_without_a_name_or_a_value_is_an_invalid_one(
+    world: World, begin: Callable[..., Object], conditions: Conditions, change: Object
+) -> None:
+    begin(**change)
+    assert conditions(await world.settle())[-1] == ("Failed", "True", "ExperimentFailed")
+    assert "Validation failed" in world.suggestion()["status"]["conditions"][-1]["message"]
+
+
 async def test_an_unused_parameter_makes_every_trial_impossible(
     world: World, begin: Callable[..., Object], experiment: Object
 ) -> None:

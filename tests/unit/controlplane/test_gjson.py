@@ -57,3 +57,7 @@ def test_a_path_selects_what_gjson_selects(path: str, expected: Any) -> None:
 def test_an_unsupported_path_is_refused(path: str) -> None:
     with pytest.raises(PathError):
         get({"a": [{}]}, path)
+
+
+def test_no_query_keeps_the_reader_busy() -> None:
+    assert get({"a": [{"b": 1}]}, "a.#(b" + " " * 50_000 + ")") == {"b": 1}

@@ -88,13 +88,17 @@ RULE = {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [1]}}
         ),
         (
             job(completionMode="Indexed", completions=2, successPolicy={"rules": [{"succeededIndexes": "0,"}]}),
-            f'{RULES}[0].succeededIndexes: Invalid value: "0,": must be a list of indexes and ranges of them, '
-            "such as 1,3-5",
+            (
+                f'{RULES}[0].succeededIndexes: Invalid value: "0,": must be a list of indexes and ranges of them, '
+                "such as 1,3-5"
+            ),
         ),
         (
             job(completionMode="Indexed", completions=2, successPolicy={"rules": [{"succeededCount": 3}]}),
-            f"{RULES}[0].succeededCount: Invalid value: 3: must be between 0 and 2, the number of specified "
-            "completions",
+            (
+                f"{RULES}[0].succeededCount: Invalid value: 3: must be between 0 and 2, the number of specified "
+                "completions"
+            ),
         ),
         (
             job(managedBy="queue"),
@@ -150,8 +154,10 @@ NO_LABEL = f'spec.template.labels: Invalid value: "{LONG}": must be no more than
         (
             LONG[:62],
             {"completionMode": "Indexed", "completions": 11},
-            f'metadata.name: Invalid value: "{LONG[:62]}": will not be able to create pod with invalid DNS label: '
-            f"{LONG[:62]}-10",
+            (
+                f'metadata.name: Invalid value: "{LONG[:62]}": will not be able to create pod with invalid DNS label: '
+                f"{LONG[:62]}-10"
+            ),
         ),
     ],
 )

@@ -260,3 +260,16 @@ async def test_pods_of_an_earlier_job_of_the_same_name_are_let_go(world: World) 
 async def test_a_deadline_may_be_farther_than_any_date(world: World) -> None:
     job = await world.start(activeDeadlineSeconds=2**63 - 1)
     assert job["status"]["active"] == 1
+
+
+async def test_a_pod_that_lost_its_owner_is_taken_back(world: World) -> None:
+    job = await world.start()
+    (pod,) = world.pods()
+    pod["metadata"]["ownerReferences"] = []
+    pod = world.registry.update(POD, pod)
+    assert list(world.controller.keys_for(POD, pod)) == [("default", "job")]
+    await world.settle()
+    (pod,) = world.pods()
+    assert pod["metadata"]["ownerReferences"] == [owner_reference(JOB, job)]
+    world.end(pod, "Succeeded")
+    assert types(await world.settle())[-1] == ("Complete", "CompletionsReached")

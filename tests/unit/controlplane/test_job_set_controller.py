@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -11,10 +12,11 @@ from airflow_llmtune.controlplane.controllers.job_set import JobSetController
 from objects import Object
 from registries import refused, settle
 
+POD = {"containers": [{"name": "main", "image": "x", "command": ["a"]}]}
+
 
 def replicated(name: str, replicas: int = 1, *, pods: int = 1, **fields: Any) -> Object:
-    pod = {"containers": [{"name": "main", "image": "x", "command": ["a"]}]}
-    spec = {"template": {"spec": pod}, "parallelism": pods, "completions": pods}
+    spec = {"template": {"spec": copy.deepcopy(POD)}, "parallelism": pods, "completions": pods}
     return {"name": name, "replicas": replicas, "template": {"spec": spec}, **fields}
 
 
@@ -239,6 +241,16 @@ async def test_a_set_that_another_manager_runs_is_left_alone(world: World) -> No
             job_set(replicated("node", replicas="2")),  # type: ignore[arg-type]
             422,
             'spec.replicatedJobs[0].replicas in body must be of type integer: "string"',
+        ),
+        (
+            job_set(replicated("node"), replicated("node")),
+            422,
+            'spec.replicatedJobs[1]: Duplicate value: {"name":"node"}',
+        ),
+        (
+            job_set({"name": "node", "template": {"spec": {"parallelism": 2, "template": {"spec": POD}}}}),
+            422,
+            "spec.replicatedJobs[0].template.spec.completions: Required value: when completion mode is Indexed",
         ),
         (job_set(replicated("node", dependsOn=[])), 403, "DependsOn can't be set for the first ReplicatedJob"),
         (

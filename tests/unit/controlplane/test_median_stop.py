@@ -37,6 +37,13 @@ def test_only_the_first_reports_count(strict: bool) -> None:
     assert median_stop.early_mean([], {}, strict=strict) is None
 
 
+@pytest.mark.parametrize("strict", [False, True])
+def test_no_more_reports_are_read_than_are_needed(strict: bool) -> None:
+    reports = iter(["1", "2", "3"])
+    assert median_stop.early_mean(reports, {"start_step": "2"}, strict=strict) == 1.5
+    assert list(reports) == ["3"]
+
+
 def test_reports_that_are_no_numbers_are_passed_over() -> None:
     assert median_stop.early_mean(["", "nan", "1", "inf", "2", "3"], {"start_step": "2"}, strict=False) == 1.5
     with pytest.raises(ValueError, match="could not convert"):

@@ -94,3 +94,13 @@ def test_the_best_trial_has_the_best_finite_value_and_the_first_wins_ties(
 )
 def test_the_goal_itself_counts_as_reached(type_: str, goal: float | None, number: float, reached: bool) -> None:
     assert reaches_goal(number, {**LOSS, "type": type_, "goal": goal}) is reached
+
+
+def test_a_strategy_may_lack_its_value_or_its_name_and_then_selects_nothing() -> None:
+    objective = LOSS | {"metricStrategies": [{"value": "min"}, {"name": "loss"}]}
+    observation = fold([MetricLog(YEAR_ONE, "loss", "1")], objective)
+    assert [(metric["name"], metric["latest"]) for metric in observation["metrics"]] == [
+        ("", "unavailable"),
+        ("loss", "1"),
+    ]
+    assert best_trial([{"status": {"observation": observation}}], objective) is None

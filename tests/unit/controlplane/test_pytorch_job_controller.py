@@ -7,7 +7,9 @@ import pytest
 from airflow_llmtune.controlplane.apiserver.kinds import POD, PYTORCH_JOB, SERVICE
 from airflow_llmtune.controlplane.apiserver.registry import Registry
 from airflow_llmtune.controlplane.clock import Clock
+from airflow_llmtune.controlplane.controllers.garbage_collector import GarbageCollector
 from airflow_llmtune.controlplane.controllers.pytorch_job import PyTorchJobController
+from airflow_llmtune.controlplane.controllers.runtime import owner_reference
 from objects import Object
 from registries import settle
 
@@ -302,3 +304,32 @@ async def test_a_deleted_service_comes_back_with_the_port_that_the_pods_know(wor
     await world.settle()
     service = world.registry.get(SERVICE, "default", "job-worker-0")
     assert env(world.pods()["job-master-0"])["MASTER_PORT"] == str(service["spec"]["ports"][0]["port"])
+
+
+async def test_a_job_made_anew_takes_over_what_was_left_without_an_owner(world: World) -> None:
+    await world.start()
+    before = {name: pod["metadata"]["uid"] for name, pod in world.pods().items()}
+    world.registry.delete(PYTORCH_JOB, "default", "job", propagation="Orphan")
+    GarbageCollector(world.registry).collect()
+    assert [pod for pod in world.pods().values() if pod["metadata"].get("ownerReferences")] == []
+    job = await world.start()
+    assert {name: pod["metadata"]["uid"] for name, pod in world.pods().items()} == before
+    for made in [*world.pods().values(), *world.registry.list(SERVICE, "default")[0]]:
+        assert made["metadata"]["ownerReferences"] == [owner_reference(PYTORCH_JOB, job)]
+
+
+async def test_a_worker_too_many_goes_with_its_service(world: World) -> None:
+    job = await world.start(workers=2)
+    job["spec"]["pytorchReplicaSpecs"]["Worker"]["replicas"] = 1
+    world.registry.update(PYTORCH_JOB, job)
+    await world.settle()
+    world.confirm_deletions()
+    names = [service["metadata"]["name"] for service in world.registry.list(SERVICE, "default")[0]]
+    assert names == sorted(world.pods()) == ["job-master-0", "job-worker-0"]
+
+
+async def test_somebody_elses_service_of_a_pods_name_is_not_taken(world: World) -> None:
+    metadata = {"name": "job-master-0", "namespace": "default"}
+    world.registry.create(SERVICE, {"metadata": metadata, "spec": {"ports": [{"port": 80}]}})
+    await world.start()
+    assert "ownerReferences" not in world.registry.get(SERVICE, "default", "job-master-0")["metadata"]

@@ -110,6 +110,20 @@ async def test_the_oldest_comes_first_when_room_is_made(cluster: Cluster, clock:
     await cluster.held("a-second")
 
 
+async def test_a_pod_that_is_being_deleted_is_not_bound_any_more(cluster: Cluster) -> None:
+    cluster.create("big", cpu="4")
+    await cluster.bound("big")
+    cluster.create("held", cpu="4")
+    await cluster.held("held")
+    held = cluster.pod("held")
+    cluster.registry.update(POD, {**held, "metadata": {**held["metadata"], "finalizers": ["example.com/held"]}})
+    cluster.registry.delete(POD, "default", "held")
+    cluster.create("next", cpu="4")
+    cluster.end("big")
+    await cluster.bound("next")
+    assert "nodeName" not in cluster.pod("held")["spec"]
+
+
 class AdmitAllButOne(AdmitAll):
     def admit(self, operation: str, kind: Kind, obj: Object, old: Object | None, namespace: Object | None) -> Object:
         if operation == "UPDATE" and obj["metadata"]["name"] == "refused":

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from typing import Any
@@ -62,6 +63,71 @@ def test_a_value_is_never_rounded_up_beyond_the_last_of_its_grid() -> None:
     (one,) = parse([double("x", "0.5", "1.5", step="0.6", distribution="logUniform")])
     assert isinstance(one, Range)
     assert one.text(1.5) == "1.1"
+
+
+LARGE = [
+    integer("x", "9007199254740993", "9007199254740999"),
+    integer("x", "9007199254740993", "9007199254740999", distribution="logUniform"),
+    integer("x", "9223372036854775800", "9223372036854775807", step="3"),
+    integer("x", "-9223372036854775807", "9223372036854775807"),
+]
+
+
+@pytest.mark.parametrize("parameter", LARGE)
+def test_an_int_that_is_no_double_stays_inside_its_range_and_on_its_step(parameter: dict[str, Any]) -> None:
+    (one,) = parse([parameter])
+    assert isinstance(one, Range)
+    for place in range(8):
+        value = int(text_at(one, place / 7))
+        assert one.low <= value <= one.high
+        assert one.step is None or (value - one.low) % one.step == 0
+
+
+def test_ints_that_are_no_doubles_are_listed_one_by_one() -> None:
+    (one,) = parse([LARGE[0]])
+    assert one.values() == [str(number) for number in range(9007199254740993, 9007199254741000)]
+
+
+def test_a_normal_int_is_rounded_so_that_every_value_has_its_share() -> None:
+    (one,) = parse([integer("x", "-3", "3", distribution="normal")])
+    texts = [text_at(one, (part + 0.5) / 1000) for part in range(1000)]
+    shares = [texts.count(str(number)) for number in range(-3, 4)]
+    assert shares == shares[::-1]
+    assert 370 < shares[3] < 395, "of a standard deviation of 1, what lies within half of it"
+    assert shares[6] > 0
+
+
+@pytest.mark.parametrize("distribution", ["normal", "logNormal"])
+def test_the_tails_of_the_widest_distribution_are_numbers(distribution: str) -> None:
+    (one,) = parse([double("x", "1e-300", "1e300", distribution=distribution)])
+    assert isinstance(one, Range)
+    assert all(math.isfinite(one.at_quantile(quantile)) for quantile in (1e-9, 0.5, 1 - 1e-9))
+
+
+def test_algorithms_are_loaded_one_after_the_other() -> None:
+    program = """
+import sys, threading, time
+from airflow_llmtune.controlplane.algorithms import catalog
+
+seen = []
+
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        thread = threading.current_thread().name
+        if name.startswith(("scipy.", "sklearn.")) and seen[-1:] != [thread]:
+            seen.append(thread)
+        time.sleep(0.0001)
+
+sys.meta_path.insert(0, Watch())
+threads = [threading.Thread(target=catalog.load, args=(name,)) for name in ("sobol", "bayesianoptimization", "cmaes")]
+for one in threads:
+    one.start()
+for one in threads:
+    one.join()
+print(len(seen) == len(set(seen)))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
 
 
 def test_the_controller_starts_without_the_libraries_of_the_algorithms() -> None:

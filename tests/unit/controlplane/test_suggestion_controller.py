@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from airflow_llmtune.controlplane.algorithms.library_warnings import unheard
 from airflow_llmtune.controlplane.apiserver.errors import ApiError
 from airflow_llmtune.controlplane.apiserver.kinds import DEPLOYMENT, EXPERIMENT, NAMESPACE, SUGGESTION, TRIAL
 from airflow_llmtune.controlplane.apiserver.registry import Registry
@@ -35,6 +37,19 @@ async def test_exactly_as_many_sets_are_drawn_as_are_requested_in_total(world: W
     version = world.registry.resource_version
     await world.settle()
     assert world.registry.resource_version == version
+
+
+async def test_searches_that_wait_for_each_other_leave_threads_to_the_others(world: World, experiment: Object) -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(3))
+    world.ask(experiment, 1, algorithm=algorithm("sobol"))
+    await world.settle()
+    world.request(2)
+    with unheard():
+        draws = [asyncio.ensure_future(world.controller.reconcile("default", "exp")) for _ in range(4)]
+        await asyncio.sleep(0)
+        await asyncio.wait_for(asyncio.to_thread(int), timeout=10)
+    await asyncio.gather(*draws, return_exceptions=True)
+    assert len(world.suggestions()) == 2
 
 
 async def test_lowered_requests_take_nothing_away(world: World, experiment: Object) -> None:

@@ -218,8 +218,12 @@ async def test_a_job_that_another_manager_runs_is_left_alone(world: World) -> No
 
 
 async def test_a_quantity_that_only_the_definition_takes_is_told_in_an_event(world: World) -> None:
-    await world.start(trainer={"image": "x", "resourcesPerNode": {"requests": {"cpu": "1e1.5"}}})
+    spec = {
+        "runtimeRef": {"name": "torch-distributed"},
+        "trainer": {"resourcesPerNode": {"requests": {"cpu": "1e1.5"}}},
+    }
+    world.registry.create(TRAIN_JOB, {"metadata": {"name": "job", "namespace": "default"}, "spec": spec})
+    assert await world.controller.reconcile("default", "job") == 1
     (event,) = [one for one in world.registry.list(EVENT, "default")[0] if one["type"] == "Warning"]
     assert event["reason"] == "TrainJobResourcesCreationFailed"
     assert "quantities must match the regular expression" in event["message"]
-    assert world.delay is not None

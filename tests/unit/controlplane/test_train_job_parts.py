@@ -163,3 +163,9 @@ def test_torchs_variables_reach_other_containers_for_which_the_runtime_asks_it()
     made = job_set(train_job(), source, 77)
     (probe,) = pod(made)["initContainers"]
     assert {"name": "PET_MASTER_PORT", "value": "77"} in probe["env"]
+
+
+def test_a_runtime_may_name_no_jobs_and_a_target_no_containers() -> None:
+    policy = {"torch": {"envInjection": {"targets": [{"jobName": "other", "containerNames": []}]}}}
+    made = job_set(train_job(trainer={"image": "x"}), {"spec": {"mlPolicy": policy}}, 1)
+    assert made["spec"] == {"suspend": False}

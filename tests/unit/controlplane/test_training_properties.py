@@ -34,7 +34,14 @@ from airflow_llmtune.controlplane.controllers.train_job import TrainJobControlle
 from airflow_llmtune.controlplane.store import Store
 from objects import Object
 
-POD: Object = {"restartPolicy": "Never", "containers": [{"name": "node", "image": "x", "env": [{"name": "A"}]}]}
+CONTAINER: Object = {
+    "name": "node",
+    "image": "x",
+    "env": [{"name": "A"}],
+    "ports": [{"name": "p", "containerPort": 1}],
+    "resources": {"requests": {"cpu": "1"}, "limits": {"acme.io/gpu": "2"}},
+}
+POD: Object = {"restartPolicy": "Never", "containers": [CONTAINER]}
 TEMPLATE: Object = {"metadata": {"labels": {"a": "b"}}, "spec": POD}
 RULE: Object = {"action": "Count", "onExitCodes": {"operator": "In", "values": [3]}}
 INDEXED: Object = {
@@ -62,7 +69,11 @@ REPLICA: Object = {
     "replicas": 1,
     "restartPolicy": "ExitCode",
     "template": {
-        "spec": {"containers": [{"name": "pytorch", "image": "x", "ports": [{"name": "p", "containerPort": 1}]}]}
+        "spec": {
+            "containers": [
+                {"name": "pytorch", "image": "x", "ports": [{"name": "pytorchjob-port", "containerPort": 1}]}
+            ]
+        }
     },
 }
 
@@ -95,7 +106,13 @@ SPECS: dict[Kind, Object] = {
         ],
         "activeDeadlineSeconds": 5,
     },
-    TRAINING_RUNTIME: {"mlPolicy": {"numNodes": 1, "torch": {}}, "template": {"spec": {"replicatedJobs": JOBS}}},
+    TRAINING_RUNTIME: {
+        "mlPolicy": {
+            "numNodes": 1,
+            "torch": {"envInjection": {"targets": [{"jobName": "first", "containerNames": ["node"]}]}},
+        },
+        "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"replicatedJobs": JOBS}},
+    },
     PYTORCH_JOB: {
         "pytorchReplicaSpecs": {"Master": REPLICA, "Worker": REPLICA},
         "elasticPolicy": {"minReplicas": 1, "rdzvConf": [{"key": "a", "value": "b"}]},
@@ -158,12 +175,20 @@ def test_nothing_that_is_taken_breaks_a_controller(made: tuple[Kind, Object]) ->
     registry = a_registry()
     with pytest.raises(ApiError) if is_refused(registry, kind, body) else contextlib.nullcontext():
         registry.create(kind, body)
+    if kind == TRAINING_RUNTIME:
+        with contextlib.suppress(ApiError):
+            registry.create(TRAIN_JOB, job_of_that_runtime())
     for _ in range(2):
         for controller in controllers(registry):
             for entry in list(registry.entries(controller.kind)):
                 # What cannot be made is tried again later; anything else is a fault of the controller.
                 with contextlib.suppress(ApiError):
                     asyncio.run(controller.reconcile(*entry.key))
+
+
+def job_of_that_runtime() -> Object:
+    spec = {"runtimeRef": {"name": "job", "kind": "TrainingRuntime"}, "trainer": {"image": "x", "command": ["a"]}}
+    return {"metadata": {"name": "job", "namespace": "default"}, "spec": spec}
 
 
 def is_refused(registry: Registry, kind: Kind, body: Object) -> bool:

@@ -14,6 +14,7 @@ import signal
 import time
 from collections import defaultdict
 from collections.abc import Iterable
+from pathlib import Path
 
 MARK = "LLMTUNE_CONTAINER"
 """The variable; its value is ``<kubelet>/<pod uid>/<container>/<restart>``."""
@@ -73,15 +74,29 @@ def is_alive(pid: int) -> bool:
 
 
 def descendants(root: int) -> list[int]:
-    """All processes below this one, parents first."""
-    children: dict[int, list[int]] = defaultdict(list)
+    """All processes below this one, parents first. One that is just being forked may be missing."""
+    # Every shim asks each second: none should look at the processes of all others. Some kernels offer nothing else.
+    children = _children if Path("/proc/thread-self/children").exists() else _all_children().__getitem__
+    found = list(children(root))
+    for pid in found:
+        found += children(pid)
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        threads = os.listdir(f"/proc/{pid}/task")  # noqa: PTH208  as above
+    except OSError:
+        return []
+    return [int(word) for thread in threads for word in _read(f"/proc/{pid}/task/{thread}/children").split()]
+
+
+def _all_children() -> dict[int, list[int]]:
+    found: dict[int, list[int]] = defaultdict(list)
     for name in _numbers():
         fields = _read(f"/proc/{name}/stat").rpartition(b")")[2].split()
         if fields:
-            children[int(fields[1])].append(int(name))
-    found = list(children[root])
-    for pid in found:
-        found += children[pid]
+            found[int(fields[1])].append(int(name))
     return found
 
 

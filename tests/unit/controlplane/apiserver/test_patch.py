@@ -202,6 +202,21 @@ def test_an_element_without_its_merge_key_is_a_bad_request() -> None:
     assert raised.value.code == 400
 
 
+@pytest.mark.parametrize(
+    "patch",
+    [
+        {"$setElementOrder/containers": 5, "containers": [{"name": "a"}]},
+        {"$setElementOrder/finalizers": [{}], "finalizers": ["a/b"]},
+        {"$retainKeys": 5},
+        {"$deleteFromPrimitiveList/finalizers": 5, "finalizers": ["a/b"]},
+    ],
+)
+def test_a_directive_of_the_wrong_type_is_a_bad_request(patch: dict[str, Any]) -> None:
+    with pytest.raises(ApiError) as raised:
+        apply_patch({"finalizers": ["c/d"], "containers": [{"name": "a"}]}, STRATEGIC, patch)
+    assert raised.value.code == 400
+
+
 def test_custom_resources_take_no_strategic_patch() -> None:
     assert STRATEGIC in accepted_types(POD)
     assert STRATEGIC not in accepted_types(EXPERIMENT)

@@ -35,8 +35,6 @@ OBJECT = {
         ('.status.conditions[?(@.type=="Done")].status', "string", "False"),
         (".status.conditions[-1:].type", "string", "Done"),
         (".metadata.creationTimestamp", "date", "10m"),
-        (".spec.size", "date", "<invalid>"),
-        (".spec.size", "integer", "<invalid>"),
     ],
 )
 def test_a_cell_is_what_the_path_finds_first(path: str, type_: str, cell: Any) -> None:

@@ -193,6 +193,7 @@ def test_string_data_of_a_secret_ends_up_encoded(registry: Registry) -> None:
     ("kind", "content"),
     [
         (SECRET, {"data": {"a": "not base64"}}),
+        (SECRET, {"data": {"a": "é"}}),
         (SECRET, {"stringData": {"a": 1}}),
         (CONFIG_MAP, {"data": {"a": True}}),
         (CONFIG_MAP, {"data": ["a"]}),
@@ -270,5 +271,5 @@ def test_admission_sees_no_object_without_a_name(registry: Registry, admission: 
 
 
 def test_empty_collections_in_the_metadata_are_absent_fields(registry: Registry) -> None:
-    empty = {"labels": {}, "annotations": {}, "finalizers": [], "ownerReferences": []}
+    empty: dict[str, Any] = {"labels": {}, "annotations": {}, "finalizers": [], "ownerReferences": []}
     assert empty.keys().isdisjoint(create(registry, obj=experiment(**empty))["metadata"])

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from airflow_llmtune.controlplane.apiserver.built_in_columns import BUILT_IN_COLUMNS
-from airflow_llmtune.controlplane.apiserver.columns import human_duration
+from airflow_llmtune.controlplane.apiserver.columns import Column, human_duration
 from airflow_llmtune.controlplane.apiserver.kinds import (
     CUSTOM_RESOURCE_DEFINITION,
     EVENT,
@@ -28,6 +28,7 @@ from airflow_llmtune.controlplane.apiserver.kinds import (
     TRIAL,
     Kind,
 )
+from airflow_llmtune.controlplane.apiserver.printer_columns import printer_columns
 from airflow_llmtune.controlplane.apiserver.tables import table
 
 NOW = datetime(2026, 11, 22, 9, 10, tzinfo=UTC)
@@ -225,3 +226,19 @@ def test_every_kind_has_a_table_for_its_barest_object(kind: Kind) -> None:
     printed = table(BUILT_IN_COLUMNS[kind], [bare], {"resourceVersion": "1"}, "Object", NOW)
     assert len(printed["rows"][0]["cells"]) == len(printed["columnDefinitions"])
     assert printed["rows"][0]["object"] is bare
+
+
+@pytest.mark.parametrize(
+    ("columns", "fields"),
+    [
+        (BUILT_IN_COLUMNS[SUGGESTION], {"status": {"conditions": {"type": "x"}}}),
+        (BUILT_IN_COLUMNS[TRAIN_JOB], {"status": {"conditions": ["x"]}}),
+        (printer_columns([{"name": "C", "type": "integer", "jsonPath": ".spec"}]), {"spec": "s"}),
+        (printer_columns([{"name": "C", "type": "date", "jsonPath": ".spec"}]), {"spec": [1]}),
+    ],
+)
+def test_an_odd_object_does_not_hide_the_others(columns: tuple[Column, ...], fields: dict[str, Any]) -> None:
+    objects = [{"metadata": CREATED, **fields}, {"metadata": CREATED}]
+    odd, plain = (row["cells"] for row in table(columns, objects, {}, "None", NOW)["rows"])
+    assert "<invalid>" in odd
+    assert (odd[0], plain[0], "<invalid>" in plain) == ("x", "x", False)

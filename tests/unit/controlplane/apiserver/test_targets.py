@@ -95,7 +95,15 @@ def test_the_other_options_of_a_delete_come_from_body_or_query() -> None:
     assert delete_options(POD, {"gracePeriodSeconds": "0"}, ["All"], {}).grace_period_seconds == 0
 
 
-@pytest.mark.parametrize("body", [{"propagationPolicy": "Sideways"}, {"preconditions": 3}, {"dryRun": ["Some"]}])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"propagationPolicy": "Sideways"},
+        {"preconditions": 3},
+        {"dryRun": ["Some"]},
+        {"propagationPolicy": ["Background"]},
+    ],
+)
 def test_bad_options_of_a_delete_are_refused(body: dict) -> None:
     with pytest.raises(ApiError) as raised:
         delete_options(POD, {}, [], body)

@@ -97,7 +97,19 @@ def test_json_lines_count_only_values_that_are_texts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["loss=1", "[]", " ", '{"loss": NaN}', '{"loss": "1"', '"loss"', "[" * 100_000], ids=lambda line: line[:12]
+    "line",
+    [
+        "loss=1",
+        "[]",
+        " ",
+        '{"loss": NaN}',
+        '{"loss": "1"',
+        '"loss"',
+        "[" * 100_000,
+        '{"timestamp": 1e999}',
+        f'{{"timestamp": 1{"0" * 400}}}',
+    ],
+    ids=lambda line: line[:18],
 )
 def test_one_line_that_is_no_json_object_fails_them_all(tmp_path: Path, line: str) -> None:
     with pytest.raises(FormatError, match="line 2"):

@@ -174,6 +174,12 @@ async def test_a_training_is_stopped_when_its_rules_are_met(pod: Pod, script: st
     assert b"Training container is early stopped\n" in pod.shown
 
 
+async def test_what_a_training_says_while_it_is_stopped_is_reported(pod: Pod) -> None:
+    script = "bash -c 'trap \"echo acc=7; exit 1\" TERM; echo loss=0.9; echo loss=0.8; sleep 60 & wait'"
+    assert await pod.run(script, "-stop-rule", RULE) == 0
+    assert pod.reported() == ["loss=0.9", "loss=0.8", "acc=7"]
+
+
 @both_modes("early-stopping-needs-one-child")
 async def test_a_training_of_several_processes_is_stopped(make_pod: MakePod, tmp_path: Path, strict: bool) -> None:
     pod = make_pod(tmp_path, strict=strict)

@@ -133,7 +133,7 @@ async def test_what_cannot_be_stored_is_refused_as_a_whole(client: Client, db_ma
 
 
 class FullDisk(NoReportJournal):
-    def add(self, trial: str, report: str) -> None:
+    def add(self, trial: str, report: str, outdated: int) -> None:
         raise insufficient_storage("no room")
 
 
@@ -172,6 +172,12 @@ async def test_a_report_of_megabytes_is_taken(client: Client, db_manager: DBMana
     assert [entry.value for entry in db_manager.get_observation_log("trial")] == [value for _, _, value in logs]
     shown = await client.db("GetObservationLog", field(1, "trial"))
     assert shown == field(1, observation_log(*logs))
+
+
+async def test_a_report_that_would_hold_up_the_loop_is_refused(client: Client, db_manager: DBManager) -> None:
+    code, _ = await client.refused("ReportObservationLog", report_of("trial", (STAMP, "loss", "0" * (17 << 20))))
+    assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert db_manager.get_observation_log("trial") == []
 
 
 async def test_the_same_seed_gives_the_same_address_and_a_taken_one_is_passed_over(

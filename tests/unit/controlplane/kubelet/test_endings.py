@@ -55,14 +55,15 @@ async def test_deletion_lets_the_process_end_in_its_grace_period(node: Node, tmp
 
 async def test_each_container_is_asked_once_to_end(node: Node, tmp_path: Path) -> None:
     # The end of the one changes the pod, which must not ask the other again: many programs then stop at once.
-    asked, gate = tmp_path / "asked", tmp_path / "gate"
-    patient = f"trap 'echo asked >> {asked}' TERM; until [ -e {gate} ]; do sleep 0.02; done"
+    ready, asked, gate = tmp_path / "ready", tmp_path / "asked", tmp_path / "gate"
+    patient = f"trap 'echo asked >> {asked}' TERM; touch {ready}; until [ -e {gate} ]; do sleep 0.02; done"
     containers = [
         {"name": name, "image": "x", "command": ["sh", "-c", script]}
         for name, script in (("quick", "exec sleep 60"), ("patient", patient))
     ]
     node.create(containers=containers)
-    await node.until(lambda pod: all("running" in one["state"] for one in pod["status"]["containerStatuses"]))
+    await node.until(lambda pod: pod["status"].get("conditions", [{}])[-1].get("status") == "True")
+    await eventually(ready.exists)
     node.registry.delete(POD, "default", "pod")
     await node.until(lambda pod: "terminated" in pod["status"]["containerStatuses"][0]["state"])
     await eventually(asked.exists)

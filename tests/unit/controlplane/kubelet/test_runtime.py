@@ -6,6 +6,8 @@ import asyncio
 import os
 import resource
 import signal
+import subprocess
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
+from airflow_llmtune.controlplane.kubelet.runtime import processes
 from airflow_llmtune.controlplane.kubelet.runtime.protocol import ContainerSpec
 from airflow_llmtune.controlplane.kubelet.runtime_client import RuntimeClient, StartError
 from nodes import dead, is_alive, written_pids
@@ -85,6 +88,17 @@ async def test_a_runtime_that_can_start_no_more_goes_on_with_what_it_has(runtime
     assert (await third.wait()).code == 0
 
 
+@pytest.mark.parametrize("kernel_lists_children", [True, False])
+def test_all_processes_below_one_are_found(monkeypatch: pytest.MonkeyPatch, kernel_lists_children: bool) -> None:
+    monkeypatch.setattr(Path, "exists", lambda _: kernel_lists_children)
+    with subprocess.Popen(["sh", "-c", "sleep 60 & echo $!; wait"], stdout=subprocess.PIPE, text=True) as shell:
+        assert shell.stdout is not None
+        sleeper = int(shell.stdout.readline())
+        found = processes.descendants(os.getpid())
+        processes.kill([sleeper, shell.pid])
+    assert found.index(shell.pid) < found.index(sleeper)
+
+
 async def test_a_shim_that_is_killed_takes_its_container_with_it(runtime: Runtime, tmp_path: Path) -> None:
     script = f"setsid sleep 60 & echo $! > {tmp_path}/pid; sleep 60"
     process = await runtime.client.start(runtime.spec(script))
@@ -135,6 +149,16 @@ async def test_a_runtime_that_cannot_start_says_where_to_look(tmp_path: Path) ->
     with pytest.raises(RuntimeError, match=r"the container runtime did not start; .*runtime\.log says why"):
         await client.be_ready()
     assert "IsADirectoryError" in (tmp_path / "runtime.log").read_text()
+
+
+async def test_the_folder_for_temporary_files_may_have_a_long_name(
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ("long" * 25)
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    process = await runtime.client.start(runtime.spec("exit 4"))
+    assert (await process.wait()).code == 4
 
 
 async def test_a_record_of_a_runtime_that_is_gone_is_no_obstacle(tmp_path: Path) -> None:
