@@ -135,7 +135,8 @@ class KubeflowClient:
         self._renew_credentials = renew_credentials
 
     async def create(self, kind: ResourceKind, namespace: str, manifest: JSON) -> JSON:
-        return await self._json("POST", kind.path(namespace), body=manifest)
+        query = {"fieldValidation": "Strict"} if kind.strict else None
+        return await self._json("POST", kind.path(namespace), query=query, body=manifest)
 
     async def create_or_adopt(self, kind: ResourceKind, namespace: str, manifest: JSON) -> tuple[JSON, bool]:
         """

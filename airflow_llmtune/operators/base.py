@@ -117,6 +117,10 @@ class KubeflowOperator(BaseOperator):
         """Build the error of an object that failed, with the reasons that its pods give."""
         raise NotImplementedError
 
+    async def read_reasons(self, client: KubeflowClient, obj: JSON) -> list[str]:  # noqa: ARG002
+        """Say, as far as pods and events tell it, why an object failed or does not get on."""
+        return []
+
     async def stop_leftovers(self, client: KubeflowClient, obj: JSON) -> None:
         """Stop what a finished object has left running; nothing, for most kinds."""
 
@@ -296,9 +300,11 @@ class KubeflowOperator(BaseOperator):
     async def _time_out(
         self, client: KubeflowClient, outcome: Outcome, name: str, namespace: str, uid: str
     ) -> NoReturn:
+        obj = await client.find(self.kind, namespace, name)
+        reasons = [] if obj is None else await self.read_reasons(client, obj)
         if self.on_kill_action == "delete":
             await client.delete(self.kind, namespace, name, uid=uid)
-        raise WaitTimeoutError(outcome.message)
+        raise WaitTimeoutError("\n  ".join([outcome.message, *reasons]))
 
     async def _delete_unfinished(self, claim: Claim) -> None:
         namespace = await self._find_namespace(self.build_manifest(Problems()))

@@ -1,16 +1,16 @@
-"""Why pods failed or cannot start, in their own words."""
+"""Why an object failed or does not get on, in the words of its pods and events."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from airflow_llmtune.exceptions import KubernetesApiError
-from airflow_llmtune.resources import pod
+from airflow_llmtune.resources import event, pod
 
 if TYPE_CHECKING:
     from airflow_llmtune.hooks.kubeflow import KubeflowClient
 
-__all__ = ["explain_pods", "read_pods"]
+__all__ = ["explain_events", "explain_pods", "read_pods"]
 
 LOG_TAIL_LINES = 20
 
@@ -30,6 +30,15 @@ async def explain_pods(client: KubeflowClient, namespace: str, selector: str) ->
         return [f"its pods could not be read: {error}"]
     failures = [(item, reason) for item in pods if (reason := pod.read_failure(item)) is not None]
     return [reason + await _log_tail(client, item) for item, reason in failures]
+
+
+async def explain_events(client: KubeflowClient, namespace: str, name: str) -> list[str]:
+    """Say what the cluster complained of about an object and its children; some failures are told nowhere else."""
+    try:
+        events, _ = await client.list_all(event.KIND, namespace, field_selector=event.WARNINGS)
+    except KubernetesApiError as error:
+        return [f"its events could not be read: {error}"]
+    return event.read_complaints(events, name)
 
 
 async def _log_tail(client: KubeflowClient, item: dict[str, Any]) -> str:

@@ -138,9 +138,11 @@ class KatibTuneLLMOperator(ExperimentLifecycle):
     :param image: trainer image.
     :param env: environment of the trainer: name to text, or to an EnvVarSource such as
         ``{"secretKeyRef": {"name": "hub", "key": "token"}}``. Secrets are references, never text.
-    :param job_options: how a trial's job runs: ``job_kind`` (``Job`` or ``PyTorchJob``), ``num_nodes``,
+    :param job_options: how a trial's job runs: ``job_kind`` (``Job``, ``PyTorchJob`` or ``TrainJob``), ``num_nodes``,
         ``num_procs_per_node``, ``service_account_name``, ``active_deadline_seconds``, ``ttl_seconds_after_finished``,
-        ``pod_template`` (merged over the pod that the operator makes).
+        ``pod_template`` (merged over the pod that the operator makes); for a TrainJob also ``runtime_ref`` (a
+        ClusterTrainingRuntime's name, or ``{"kind": "TrainingRuntime", "name": ...}``) and
+        ``kubeflow_trainer_version`` (the cluster's, such as ``"2.1"``).
     """
 
     template_fields: Sequence[str] = (

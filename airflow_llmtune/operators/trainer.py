@@ -1,4 +1,4 @@
-"""Train: any PyTorchJob, or the fine-tune of an LLM with the values that a tuning found."""
+"""Train: any TrainJob or PyTorchJob, or the fine-tune of an LLM with the values that a tuning found."""
 
 from __future__ import annotations
 
@@ -7,27 +7,35 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_llmtune.exceptions import OutcomeError, TrainingFailedError
 from airflow_llmtune.operators.base import KubeflowOperator
-from airflow_llmtune.operators.diagnosis import explain_pods, read_pods
+from airflow_llmtune.operators.diagnosis import explain_events, explain_pods, read_pods
 from airflow_llmtune.operators.manifest import load_manifest_file, read_manifest
-from airflow_llmtune.resources import job, pod, pytorch_job, trial_template
+from airflow_llmtune.resources import job, pod, pytorch_job, train_job, train_job_preflight, trial_template
 from airflow_llmtune.resources.meta import Outcome, Problems
 from airflow_llmtune.triggers.base import WaitTrigger
-from airflow_llmtune.triggers.trainer import JobTrigger, PyTorchJobTrigger
+from airflow_llmtune.triggers.trainer import JobTrigger, PyTorchJobTrigger, TrainJobTrigger
 
 if TYPE_CHECKING:
     from airflow_llmtune.hooks.kubeflow import KubeflowClient
 
-__all__ = ["FineTuneLLMOperator", "PyTorchJobOperator"]
+__all__ = ["FineTuneLLMOperator", "PyTorchJobOperator", "TrainJobOperator"]
 
 JSON = dict[str, Any]
+TRIGGERS: Mapping[str, type[WaitTrigger]] = {
+    trigger.kind.kind: trigger for trigger in (JobTrigger, PyTorchJobTrigger, TrainJobTrigger)
+}
+POD_SELECTORS = {
+    job.KIND.kind: job.pod_selector,
+    pytorch_job.KIND.kind: pytorch_job.pod_selector,
+    train_job.KIND.kind: train_job.pod_selector,
+}
 
 
 class TrainingLifecycle(KubeflowOperator):
-    """What both operators share: a training job's result and failure are told by its pods."""
+    """What all three share: a training job's result and failure are told by its pods."""
 
     def pod_selector(self, name: str) -> str:
         """Select the pods of the job."""
-        raise NotImplementedError
+        return POD_SELECTORS[self.kind.kind](name)
 
     async def read_result(self, client: KubeflowClient, obj: JSON) -> JSON:
         """Return what the trainer wrote into its pod's termination message; a pod of other code has written none."""
@@ -35,7 +43,7 @@ class TrainingLifecycle(KubeflowOperator):
         result: JSON = {
             "job": metadata["name"],
             "namespace": metadata["namespace"],
-            "metrics": {},
+            "metrics": train_job.read_metrics(obj) if self.kind == train_job.KIND else {},
             "artifact_uri": None,
         }
         for item in await read_pods(client, metadata["namespace"], self.pod_selector(metadata["name"])):
@@ -46,9 +54,47 @@ class TrainingLifecycle(KubeflowOperator):
     async def explain_failure(self, client: KubeflowClient, obj: JSON, outcome: Outcome) -> OutcomeError:
         metadata = obj["metadata"]
         where = f"{self.kind.kind} {metadata['name']} in namespace {metadata['namespace']}"
-        lines = [f"{where} failed: {outcome.reason}: {outcome.message}"]
-        reasons = await explain_pods(client, metadata["namespace"], self.pod_selector(metadata["name"]))
-        return TrainingFailedError("\n".join([*lines, *(f"  {reason}" for reason in reasons)]))
+        lines = [f"{where} failed: {outcome.reason}: {outcome.message}", *await self.read_reasons(client, obj)]
+        return TrainingFailedError("\n  ".join(lines))
+
+    async def read_reasons(self, client: KubeflowClient, obj: JSON) -> list[str]:
+        """Ask the events only where no pod tells anything: they say the same again, or why there is no pod."""
+        name, namespace = obj["metadata"]["name"], obj["metadata"]["namespace"]
+        reasons = await explain_pods(client, namespace, self.pod_selector(name))
+        return reasons or await explain_events(client, namespace, name)
+
+
+class TrainJobOperator(TrainingLifecycle):
+    """
+    Runs any TrainJob of Kubeflow Trainer v2 (``trainer.kubeflow.org/v1alpha1``) to its end.
+
+    How often a crash is repeated, and how long a finished pod stays, is the runtime's to say, not the TrainJob's.
+
+    XCom: as :class:`PyTorchJobOperator`; ``metrics`` are those of the termination message, else the latest that the
+    trainer reported to Kubeflow Trainer (``status.trainerStatus``).
+
+    :param train_job: the TrainJob: a dict, YAML or JSON text, the path of a ``.yaml``/``.yml``/``.json`` file beside
+        the DAG, or a model object. All of it is templated, save model objects. ``metadata.name`` is set by the
+        operator. The API server refuses fields that its version of Kubeflow Trainer does not know.
+    """
+
+    template_fields: Sequence[str] = (*KubeflowOperator.template_fields, "train_job")
+    template_fields_renderers = {"train_job": "yaml"}
+
+    def __init__(self, *, train_job: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.train_job = train_job
+
+    @property
+    def trigger_class(self) -> type[WaitTrigger]:
+        return TrainJobTrigger
+
+    def resolve_template_files(self) -> None:
+        super().resolve_template_files()
+        self.train_job = load_manifest_file(self, self.train_job)
+
+    def build_manifest(self, problems: Problems) -> JSON:
+        return read_manifest("train_job", self.train_job, train_job_preflight.check_manifest, problems)
 
 
 class PyTorchJobOperator(TrainingLifecycle):
@@ -74,9 +120,6 @@ class PyTorchJobOperator(TrainingLifecycle):
     def trigger_class(self) -> type[WaitTrigger]:
         return PyTorchJobTrigger
 
-    def pod_selector(self, name: str) -> str:
-        return pytorch_job.pod_selector(name)
-
     def resolve_template_files(self) -> None:
         super().resolve_template_files()
         self.pytorch_job = load_manifest_file(self, self.pytorch_job)
@@ -90,7 +133,7 @@ class FineTuneLLMOperator(TrainingLifecycle):
     Fine-tunes an LLM with given hyperparameters on the full data and leaves the adapter at ``output_uri``.
 
     It runs the same trainer as :class:`~airflow_llmtune.operators.katib.KatibTuneLLMOperator`, as a Job or, with
-    several nodes, a PyTorchJob.
+    several nodes, a PyTorchJob or a TrainJob.
 
     XCom: ``{"job", "namespace", "metrics", "artifact_uri", "samples"}``, each key also on its own.
 
@@ -148,16 +191,11 @@ class FineTuneLLMOperator(TrainingLifecycle):
 
     @property
     def trigger_class(self) -> type[WaitTrigger]:
-        return PyTorchJobTrigger if self._trainer(Problems()).job_kind == pytorch_job.KIND.kind else JobTrigger
+        return TRIGGERS[self._trainer(Problems()).job_kind]
 
     async def read_result(self, client: KubeflowClient, obj: JSON) -> JSON:
         # The trainer knows its output by the path at which a volume is mounted; the next task wants its address.
         return {**await super().read_result(client, obj), "artifact_uri": self.output_uri}
-
-    def pod_selector(self, name: str) -> str:
-        if self.trigger_class is PyTorchJobTrigger:
-            return pytorch_job.pod_selector(name)
-        return job.pod_selector(name)
 
     def build_manifest(self, problems: Problems) -> JSON:
         if self.hyperparameters is None and self._takes_hyperparameters:

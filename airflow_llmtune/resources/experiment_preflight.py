@@ -13,6 +13,7 @@ from typing import Any
 
 from airflow_llmtune.resources.header import check_header, check_metadata
 from airflow_llmtune.resources.meta import MAX_NAME_LENGTH, Problems, ResourceKind, finite, path
+from airflow_llmtune.resources.shape import has_shape
 
 __all__ = ["check"]
 
@@ -44,14 +45,14 @@ def check(manifest: Any, kind: ResourceKind, problems: Problems) -> None:
         problems.add("spec", spec, "is missing", f"give a whole {kind.kind} manifest")
         return
     check_header(manifest, kind, MAX_NAME_LENGTH, problems)
-    if _has_shape("spec.objective", spec.get("objective"), _OBJECTIVE, problems):
+    if has_shape("spec.objective", spec.get("objective"), _OBJECTIVE, problems):
         _check_objective(spec.get("objective") or {}, problems)
     if not path(spec, "algorithm", "algorithmName"):
         _missing("spec.algorithm.algorithmName", problems, "name an algorithm such as random or tpe")
-    if _has_shape("spec", {key: spec.get(key) for key in _NUMBERS}, _NUMBERS, problems):
+    if has_shape("spec", {key: spec.get(key) for key in _NUMBERS}, _NUMBERS, problems):
         _check_counts(spec, problems)
     names = None
-    if _has_shape("spec.parameters", spec.get("parameters"), _PARAMETERS, problems):
+    if has_shape("spec.parameters", spec.get("parameters"), _PARAMETERS, problems):
         names = _check_parameters(spec, problems)
     collector = path(spec, "metricsCollectorSpec", "collector", "kind")
     if collector is not None:
@@ -59,38 +60,8 @@ def check(manifest: Any, kind: ResourceKind, problems: Problems) -> None:
     template = spec.get("trialTemplate")
     if template is None:
         _missing("spec.trialTemplate", problems, "give the job that runs one trial")
-    elif _has_shape("spec.trialTemplate", template, _TEMPLATE, problems):
+    elif has_shape("spec.trialTemplate", template, _TEMPLATE, problems):
         _check_template(template, names, problems)
-
-
-def _has_shape(where: str, value: Any, shape: Any, problems: Problems) -> bool:
-    """Whether a value has the types of ``shape``; an absent value has any shape."""
-    before = len(problems.errors)
-    _check_shape(where, value, shape, problems)
-    return len(problems.errors) == before
-
-
-def _check_shape(where: str, value: Any, shape: Any, problems: Problems) -> None:
-    if value is None:
-        return
-    if isinstance(shape, dict) and isinstance(value, Mapping):
-        for key, inner in shape.items():
-            _check_shape(f"{where}.{key}", value.get(key), inner, problems)
-    elif isinstance(shape, list) and isinstance(value, list):
-        for index, entry in enumerate(value):
-            # An entry that is null is no entry that could be left out.
-            _check_shape(f"{where}[{index}]", "null" if entry is None else entry, shape[0], problems)
-    elif shape is str and not isinstance(value, str):
-        problems.add(where, value, "is not text, and Katib takes nothing else here", "put it in quotes")
-    elif shape is int and (not isinstance(value, int) or isinstance(value, bool)):
-        problems.add(where, value, "is not an integer", "write a number without quotes")
-    elif shape is float and (isinstance(value, str) or finite(value) is None):
-        fix = "write 1.0e-3 or 0.001, not 1e-3, which YAML takes for text"
-        problems.add(where, value, "is not a finite number", fix)
-    elif (shape is dict or isinstance(shape, dict)) and not isinstance(value, Mapping):
-        problems.add(where, value, "is not a mapping", "give `name: value` pairs")
-    elif isinstance(shape, list) and not isinstance(value, list):
-        problems.add(where, value, "is not a list", "give a list")
 
 
 def _missing(argument: str, problems: Problems, fix: str) -> None:

@@ -59,6 +59,8 @@ class ResourceKind:
     version: str
     kind: str
     plural: str
+    # The API server refuses an object with unknown fields; else it drops them without a word.
+    strict: bool = False
 
     @property
     def api_version(self) -> str:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from airflow_llmtune.resources import job, pytorch_job
+from airflow_llmtune.resources import job, pytorch_job, train_job
 from airflow_llmtune.resources.meta import ResourceKind, finite, path
 
 __all__ = ["KIND", "LOG_COLLECTOR", "log_container", "read_failure", "read_training_result"]
@@ -16,7 +16,7 @@ KIND = ResourceKind("", "v1", "Pod", "pods")
 # Katib sends a trial's output to its own container; the trainer's own log is empty then.
 LOG_COLLECTOR = "metrics-logger-and-collector"
 
-_PRIMARY = (job.CONTAINER, pytorch_job.CONTAINER)
+_PRIMARY = (job.CONTAINER, pytorch_job.CONTAINER, train_job.CONTAINER)
 # A container passes through these on its way to running.
 _STARTING = ("ContainerCreating", "PodInitializing")
 _MAX_MESSAGE_LENGTH = 600

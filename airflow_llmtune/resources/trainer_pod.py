@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_llmtune.resources import job, pytorch_job
+from airflow_llmtune.resources import job, pytorch_job, train_job
 from airflow_llmtune.resources.pod_override import merge
 from airflow_llmtune.resources.source import mount_path
 
@@ -57,16 +57,16 @@ def job_manifest(
 ) -> dict[str, Any]:
     """The whole job; ``annotations`` are the pod's, and without ``metadata`` it is the spec of a trial."""
     template = merge(_pod_template(spec, list(flags), annotations), spec.pod_template)
-    limits: dict[str, Any] = {
-        "active_deadline_seconds": spec.active_deadline_seconds,
-        "ttl_seconds_after_finished": spec.ttl_seconds_after_finished,
-        "metadata": metadata,
-    }
-    if spec.job_kind == job.KIND.kind:
-        return job.to_manifest(template, **limits)
-    return pytorch_job.to_manifest(
-        template, num_nodes=spec.num_nodes, num_procs_per_node=spec.num_procs_per_node, **limits
-    )
+    common: dict[str, Any] = {"active_deadline_seconds": spec.active_deadline_seconds, "metadata": metadata}
+    nodes: dict[str, Any] = {"num_nodes": spec.num_nodes, "num_procs_per_node": spec.num_procs_per_node}
+    if spec.job_kind == train_job.KIND.kind:
+        return train_job.to_manifest(
+            template, runtime=spec.runtime_ref, version=spec.kubeflow_trainer_version, **nodes, **common
+        )
+    common["ttl_seconds_after_finished"] = spec.ttl_seconds_after_finished
+    if spec.job_kind == pytorch_job.KIND.kind:
+        return pytorch_job.to_manifest(template, **nodes, **common)
+    return job.to_manifest(template, **common)
 
 
 def _pod_template(spec: TrainerSpec, flags: list[Flag], annotations: Mapping[str, str]) -> dict[str, Any]:
@@ -96,12 +96,8 @@ def _pod_template(spec: TrainerSpec, flags: list[Flag], annotations: Mapping[str
 
 def _command(spec: TrainerSpec) -> list[str]:
     # Written out: for an image's own entry point Katib's webhook would have to ask the registry.
-    if spec.job_kind == pytorch_job.KIND.kind:
-        return [
-            "torchrun",
-            "-m",
-            _MODULE,
-        ]  # the operator's PET_* variables tell nodes, processes and the address
+    if spec.job_kind != job.KIND.kind:
+        return ["torchrun", "-m", _MODULE]  # PET_* variables tell it nodes, processes and the address
     if spec.num_procs_per_node > 1:
         return ["torchrun", "--standalone", f"--nproc_per_node={spec.num_procs_per_node}", "-m", _MODULE]
     return ["python", "-m", _MODULE]

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_llmtune.resources import job, pytorch_job
+from airflow_llmtune.resources import job, pytorch_job, train_job
+from airflow_llmtune.resources.job_options import read_options
 from airflow_llmtune.resources.meta import Problems, metadata, text_of
 from airflow_llmtune.resources.pod import LOG_COLLECTOR
 from airflow_llmtune.resources.trainer_pod import Flag, job_manifest, literal
@@ -17,7 +18,6 @@ from airflow_llmtune.resources.trainer_spec import (
     TRAINER_IMAGE,
     TrainerSpec,
     read_flags,
-    read_options,
 )
 
 if TYPE_CHECKING:
@@ -30,6 +30,16 @@ _TRIAL_NAME = "trial_name"
 _TRIAL_FLAGS = {"on_divergence": "report"}
 # What the trainer then reports as the loss.
 DIVERGED_LOSS = 1e9
+# How Katib finds the pod that reports the metrics, and the end of the job; a Job's pods it finds by itself.
+_PRIMARY_POD_LABELS = {
+    pytorch_job.KIND.kind: pytorch_job.PRIMARY_POD_LABELS,
+    train_job.KIND.kind: train_job.PRIMARY_POD_LABELS,
+}
+_CONDITIONS = {
+    job.KIND.kind: (job.SUCCESS_CONDITION, job.FAILURE_CONDITION),
+    pytorch_job.KIND.kind: (pytorch_job.SUCCESS_CONDITION, pytorch_job.FAILURE_CONDITION),
+    train_job.KIND.kind: (train_job.SUCCESS_CONDITION, train_job.FAILURE_CONDITION),
+}
 # `kubectl logs` of a trial shows the training; Katib has sent it there.
 _TRIAL_ANNOTATIONS = {"kubectl.kubernetes.io/default-container": LOG_COLLECTOR}
 
@@ -44,19 +54,18 @@ def trial_template(spec: TrainerSpec, space: SearchSpace, problems: Problems) ->
         folder = literal(OUTPUT_FLAG, spec.output.flag)
         flags.append(replace(folder, text=f"{folder.text}/{_placeholder(_TRIAL_NAME)}"))
         parameters.append({"name": _TRIAL_NAME, "reference": "${trialSpec.Name}"})
+    success, failure = _CONDITIONS[spec.job_kind]
     template: dict[str, Any] = {
         # Pods stay until their ttl: a failed one still has to tell why.
         "retain": True,
         "primaryContainerName": spec.primary_container,
-        "successCondition": job.SUCCESS_CONDITION,
-        "failureCondition": job.FAILURE_CONDITION,
+        "successCondition": success,
+        "failureCondition": failure,
         "trialParameters": parameters,
         "trialSpec": job_manifest(spec, flags, _TRIAL_ANNOTATIONS),
     }
-    if spec.job_kind == pytorch_job.KIND.kind:
-        template["primaryPodLabels"] = dict(pytorch_job.PRIMARY_POD_LABELS)
-        template["successCondition"] = pytorch_job.SUCCESS_CONDITION
-        template["failureCondition"] = pytorch_job.FAILURE_CONDITION
+    if spec.job_kind in _PRIMARY_POD_LABELS:
+        template["primaryPodLabels"] = dict(_PRIMARY_POD_LABELS[spec.job_kind])
     return template
 
 
@@ -69,7 +78,7 @@ def training_manifest(
     hyperparameters: Any,
     problems: Problems,
 ) -> dict[str, Any]:
-    """The same trainer as one Job or PyTorchJob; mistakes in ``hyperparameters`` go to ``problems``."""
+    """The same trainer as one job; mistakes in ``hyperparameters`` go to ``problems``."""
     chosen = read_flags("hyperparameters", hyperparameters, problems, none_is_default=False)
     for flag in sorted(chosen.keys() & spec.flags.keys()):
         rule = "is also set by `trainer_args`"

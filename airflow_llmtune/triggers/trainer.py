@@ -1,13 +1,13 @@
-"""Waits for a training job: a PyTorchJob of the Training Operator, or a plain batch Job."""
+"""Waits for a training job: a TrainJob of Kubeflow Trainer, a PyTorchJob, or a plain batch Job."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from airflow_llmtune.resources import job, pytorch_job
+from airflow_llmtune.resources import job, pytorch_job, train_job
 from airflow_llmtune.triggers.base import WaitTrigger
 
-__all__ = ["JobTrigger", "PyTorchJobTrigger"]
+__all__ = ["JobTrigger", "PyTorchJobTrigger", "TrainJobTrigger"]
 
 
 class JobTrigger(WaitTrigger):
@@ -33,6 +33,17 @@ class PyTorchJobTrigger(WaitTrigger):
         replicas = (obj.get("status") or {}).get("replicaStatuses") or {}
         states = [f"{role} {text}" for role in sorted(replicas) for text in _counts(replicas[role])]
         return ", ".join(states) or "no replica started yet"
+
+
+class TrainJobTrigger(WaitTrigger):
+    """Fires when a TrainJob has finished; see :class:`WaitTrigger` for the arguments."""
+
+    kind = train_job.KIND
+    read_outcome = staticmethod(train_job.read_outcome)
+
+    @staticmethod
+    def describe(obj: dict[str, Any]) -> str:
+        return train_job.read_progress(obj) or "no step started yet"
 
 
 def _counts(status: dict[str, Any]) -> list[str]:

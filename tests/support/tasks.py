@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from airflow_llmtune.operators.katib import KatibExperimentOperator, KatibTuneLLMOperator
-from airflow_llmtune.operators.trainer import FineTuneLLMOperator
+from airflow_llmtune.operators.trainer import FineTuneLLMOperator, TrainJobOperator
 from airflow_llmtune.resources import search_space as search
 from airflow_llmtune.resources.meta import identity_selector
 
@@ -86,3 +86,20 @@ LOSS = "echo loss=${trialParameters.lr} layers ${trialParameters.layers}"
 
 def mine(run: Any) -> str:
     return identity_selector("dag", "task", run.run_id, run.map_index)
+
+
+def any_train_job(kubeconfig: str, train_job: Any, **changes: Any) -> TrainJobOperator:
+    """Run a manifest in whatever form."""
+    return TrainJobOperator(
+        task_id="train", train_job=train_job, kubernetes_conn_id=None, config_file=kubeconfig, **changes
+    )
+
+
+def raw_train_job(script: str, runtime: str = "torch-distributed", **spec: Any) -> dict[str, Any]:
+    trainer = {"image": "busybox", "command": ["sh", "-c", script]}
+    return {
+        "apiVersion": "trainer.kubeflow.org/v1alpha1",
+        "kind": "TrainJob",
+        "metadata": {"labels": {"team": "nlp"}},
+        "spec": {"runtimeRef": {"name": runtime}, "trainer": trainer, **spec},
+    }

@@ -1,0 +1,157 @@
+"""Preflight of any TrainJob manifest: what its definition and the trainer's webhook would refuse, all at once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from airflow_llmtune.resources.header import check_header
+from airflow_llmtune.resources.meta import Problems, path
+from airflow_llmtune.resources.shape import has_shape
+from airflow_llmtune.resources.train_job import KIND, RUNTIME_KINDS, check_reserved
+
+__all__ = ["check_manifest"]
+
+_MAX_NAME_LENGTH = 63
+_MANAGED_BY = ("trainer.kubeflow.org/trainjob-controller", "kueue.x-k8s.io/multikueue")
+# Their environment has fields of its own in the spec.
+_OWN_CONTAINERS = ("node", "dataset-initializer", "model-initializer")
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://.+", re.DOTALL)
+_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_MANAGER = re.compile(rf"{_LABEL}(\.{_LABEL})*/[A-Za-z0-9/\-._~%!$&'()*+,;=:]+")
+
+# Types of the fields that are looked at below.
+_ENV = [{"name": str, "value": str, "valueFrom": dict}]
+_INITIALIZER = {"storageUri": str, "env": _ENV, "secretRef": {"name": str}}
+_POD_SPEC = {"containers": [{"name": str, "env": _ENV}], "initContainers": [{"name": str, "env": _ENV}]}
+_POD_TEMPLATE = {"spec": _POD_SPEC}
+_REPLICATED_JOBS = [{"name": str, "template": {"spec": {"template": _POD_TEMPLATE}}}]
+_TARGETS = [{"name": str}]
+_SHAPES: Mapping[str, Any] = {
+    "runtimeRef": {"name": str, "apiGroup": str, "kind": str},
+    "trainer": {
+        "image": str,
+        "command": [str],
+        "args": [str],
+        "env": _ENV,
+        "numNodes": int,
+        "numProcPerNode": int,
+        "resourcesPerNode": {"requests": dict, "limits": dict},
+    },
+    "initializer": {"dataset": _INITIALIZER, "model": _INITIALIZER},
+    "runtimePatches": [
+        {"manager": str, "trainingRuntimeSpec": {"template": {"spec": {"replicatedJobs": _REPLICATED_JOBS}}}}
+    ],
+    "podTemplateOverrides": [{"targetJobs": _TARGETS, "spec": _POD_SPEC}],
+    "podSpecOverrides": [{"targetJobs": _TARGETS, **_POD_SPEC}],
+    "activeDeadlineSeconds": int,
+    "managedBy": str,
+}
+
+
+def check_manifest(manifest: Any, problems: Problems) -> None:
+    """``metadata.name`` may be missing."""
+    spec = path(manifest, "spec")
+    if not isinstance(spec, Mapping):
+        problems.add("spec", spec, "is missing", f"give a whole {KIND.kind} manifest")
+        return
+    check_header(manifest, KIND, _MAX_NAME_LENGTH, problems)
+    sound = {
+        name: spec.get(name)
+        for name, shape in _SHAPES.items()
+        if has_shape(f"spec.{name}", spec.get(name), shape, problems)
+    }
+    if "runtimeRef" in sound:
+        _check_runtime(sound["runtimeRef"] or {}, problems)
+    _check_trainer(sound.get("trainer") or {}, problems)
+    _check_initializer(sound.get("initializer") or {}, problems)
+    _check_patches(sound.get("runtimePatches") or [], problems)
+    for field, pod in _pod_changes(sound):
+        _check_containers(field, pod, problems)
+    if (deadline := sound.get("activeDeadlineSeconds")) is not None:
+        problems.integer("spec.activeDeadlineSeconds", deadline, at_least=1)
+    if (manager := sound.get("managedBy")) is not None:
+        problems.choice("spec.managedBy", manager, _MANAGED_BY)
+
+
+def _check_runtime(reference: Mapping[str, Any], problems: Problems) -> None:
+    if not reference.get("name"):
+        fix = "name a runtime of the cluster, such as torch-distributed"
+        problems.add("spec.runtimeRef.name", reference.get("name"), "is missing", fix)
+    if (group := reference.get("apiGroup")) is not None:
+        problems.choice("spec.runtimeRef.apiGroup", group, [KIND.group])
+    if (kind := reference.get("kind")) is not None:
+        problems.choice("spec.runtimeRef.kind", kind, RUNTIME_KINDS)
+
+
+def _check_trainer(trainer: Mapping[str, Any], problems: Problems) -> None:
+    for name in ("numNodes", "numProcPerNode"):
+        if trainer.get(name) is not None:
+            problems.integer(f"spec.trainer.{name}", trainer[name], at_least=1)
+    _check_env("spec.trainer.env", trainer.get("env") or [], problems)
+    check_reserved("spec.trainer.env", (entry.get("name") or "" for entry in trainer.get("env") or []), problems)
+
+
+def _check_initializer(initializer: Mapping[str, Any], problems: Problems) -> None:
+    for step in ("dataset", "model"):
+        given, where = initializer.get(step) or {}, f"spec.initializer.{step}"
+        uri = given.get("storageUri")
+        if uri and not _URI.fullmatch(uri):
+            problems.add(f"{where}.storageUri", uri, "is no URI", "give such as hf://org/name or s3://bucket/prefix")
+        if given.get("secretRef") is not None and not given["secretRef"].get("name"):
+            problems.add(f"{where}.secretRef.name", None, "is missing", "name a Secret, or leave secretRef out")
+        _check_env(f"{where}.env", given.get("env") or [], problems)
+
+
+def _check_env(where: str, entries: Sequence[Mapping[str, Any]], problems: Problems) -> None:
+    seen = set()
+    for index, entry in enumerate(entries):
+        name = entry.get("name")
+        if not name:
+            problems.add(f"{where}[{index}].name", name, "is missing", "name the variable")
+        elif name in seen:
+            problems.add(f"{where}[{index}].name", name, "is there twice", "leave one of the two out")
+        seen.add(name)
+
+
+def _check_patches(patches: Sequence[Mapping[str, Any]], problems: Problems) -> None:
+    seen = set()
+    for index, patch in enumerate(patches):
+        where, manager = f"spec.runtimePatches[{index}].manager", patch.get("manager") or ""
+        if not _MANAGER.fullmatch(manager):
+            problems.add(where, manager, "is no path behind a domain", "give such as example.com/my-dag")
+        elif manager in seen:
+            problems.add(where, manager, "is there twice", "put both patches into one")
+        seen.add(manager)
+        for job in _replicated_jobs(patch):
+            if not job.get("name"):
+                rule = "has a replicated job without a name"
+                problems.add(f"spec.runtimePatches[{index}]", job, rule, "name the runtime's job, such as node")
+
+
+def _replicated_jobs(patch: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return path(patch, "trainingRuntimeSpec", "template", "spec", "replicatedJobs") or []
+
+
+def _pod_changes(spec: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """What is changed in pods, whichever version of Kubeflow Trainer the manifest is for."""
+    for patch in spec.get("runtimePatches") or []:
+        for job in _replicated_jobs(patch):
+            yield "spec.runtimePatches", path(job, "template", "spec", "template", "spec") or {}
+    for override in spec.get("podTemplateOverrides") or []:
+        yield "spec.podTemplateOverrides", override.get("spec") or {}
+    for override in spec.get("podSpecOverrides") or []:
+        yield "spec.podSpecOverrides", override
+
+
+def _check_containers(field: str, pod: Mapping[str, Any], problems: Problems) -> None:
+    for kind in ("containers", "initContainers"):
+        for container in pod.get(kind) or []:
+            name = container.get("name")
+            if not name:
+                problems.add(f"{field}.{kind}", name, "has an entry without a name", "name the runtime's container")
+            elif name in _OWN_CONTAINERS and container.get("env"):
+                place = "trainer" if name == "node" else f"initializer.{name.partition('-')[0]}"
+                rule = "changes the environment, which has a field of its own"
+                problems.add(f"{field}.{kind}", name, rule, f"use spec.{place}.env")
