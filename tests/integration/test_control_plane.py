@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import os
 import signal
 import socket
-import ssl
 import stat
 import subprocess
 import sys
@@ -17,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
 import yaml
@@ -25,29 +22,13 @@ import yaml
 from airflow_llmtune.controlplane import ControlPlane
 from airflow_llmtune.controlplane.grpc_services.db_manager_server import DBManagerServer
 from airflow_llmtune.controlplane.plane import CrashError, StartError
+from clients import http_client
 from objects import PODS, pod
 from waiting import wait_for
 
 
-def client(plane: ControlPlane, tmp_path: Path) -> httpx.Client:
-    config = yaml.safe_load(plane.kubeconfig)
-    return client_for(config, tmp_path)
-
-
-def client_for(config: dict, tmp_path: Path) -> httpx.Client:
-    authority = tmp_path / "ca.crt"
-    authority.write_bytes(base64.b64decode(config["clusters"][0]["cluster"]["certificate-authority-data"]))
-    token = config["users"][0]["user"]["token"]
-    return httpx.Client(
-        base_url=config["clusters"][0]["cluster"]["server"],
-        verify=ssl.create_default_context(cafile=str(authority)),
-        headers={"authorization": f"Bearer {token}"},
-        timeout=30,
-    )
-
-
-def test_it_serves_the_namespaces_it_was_asked_for(tmp_path: Path) -> None:
-    with ControlPlane(namespaces=("team-a", "team-b")) as plane, client(plane, tmp_path) as http:
+def test_it_serves_the_namespaces_it_was_asked_for() -> None:
+    with ControlPlane(namespaces=("team-a", "team-b")) as plane, http_client(plane.kubeconfig) as http:
         items = http.get("/api/v1/namespaces").json()["items"]
         assert [item["metadata"]["name"] for item in items] == ["team-a", "team-b"]
         assert items[0]["metadata"]["labels"]["katib.kubeflow.org/metrics-collector-injection"] == "enabled"
@@ -55,8 +36,8 @@ def test_it_serves_the_namespaces_it_was_asked_for(tmp_path: Path) -> None:
         assert plane.requests["list", "namespaces"] == 1
 
 
-def test_open_watches_can_be_dropped(tmp_path: Path) -> None:
-    with ControlPlane() as plane, client(plane, tmp_path) as http:
+def test_open_watches_can_be_dropped() -> None:
+    with ControlPlane() as plane, http_client(plane.kubeconfig) as http:
         with http.stream("GET", f"{PODS}?watch=true&resourceVersion={plane.registry.resource_version}") as watch:
             plane.drop_watches()
             assert list(watch.iter_lines()) == []
@@ -86,7 +67,7 @@ def test_a_relative_state_directory_is_the_same_for_pods(tmp_path: Path, monkeyp
     mounting = pod("writer", "sh", "-c", "echo found > /data/file; ls $TMPDIR/..")
     mounting["spec"]["volumes"] = [{"name": "v", "emptyDir": {}}]
     mounting["spec"]["containers"][0]["volumeMounts"] = [{"name": "v", "mountPath": "/data"}]
-    with ControlPlane(state_dir=Path("state")) as plane, client(plane, tmp_path) as http:
+    with ControlPlane(state_dir=Path("state")) as plane, http_client(plane.kubeconfig) as http:
         assert http.post(PODS, json=mounting).status_code == 201
         wait_for(lambda: http.get(f"{PODS}/writer").json()["status"]["phase"] == "Succeeded")
         assert "found" in next(tmp_path.glob("state/pods/*/volumes/v/file")).read_text()
@@ -117,9 +98,9 @@ def test_it_can_be_stopped_while_it_starts(monkeypatch: pytest.MonkeyPatch) -> N
             started.result(timeout=10)
 
 
-def test_stopping_kills_what_pods_run_and_leaves_no_file(tmp_path: Path) -> None:
+def test_stopping_kills_what_pods_run_and_leaves_no_file() -> None:
     marker = "86399.25"
-    with ControlPlane() as plane, client(plane, tmp_path) as http:
+    with ControlPlane() as plane, http_client(plane.kubeconfig) as http:
         assert http.post(PODS, json=pod("sleeper", "sleep", marker)).status_code == 201
         wait_for(lambda: bool(processes(marker)))
     assert processes(marker) == []
@@ -175,7 +156,7 @@ def test_the_program_says_when_it_is_ready_and_ends_with_a_signal(tmp_path: Path
     marker = f"86399.{int(number)}"
     with run_program("--kubeconfig", str(kubeconfig), "--namespace", "mine") as program:
         line = program.stdout.readline()
-        with client_for(yaml.safe_load(kubeconfig.read_text()), tmp_path) as http:
+        with http_client(kubeconfig.read_text()) as http:
             assert line == f"control plane ready at {str(http.base_url).rstrip('/')}, kubeconfig {kubeconfig}\n"
             http.post(PODS.replace("default", "mine"), json=pod("sleeper", "sleep", marker))
             wait_for(lambda: bool(processes(marker)))

@@ -16,8 +16,9 @@ import pytest
 
 from airflow_llmtune.controlplane import ControlPlane
 from airflow_llmtune.controlplane.plane import StartError
+from clients import http_client
 from objects import CONFIG_MAPS, EXPERIMENTS, Object, shell_job, tuning_experiment
-from program import Program, client_of
+from program import Program
 from waiting import wait_for
 
 TRIALS = EXPERIMENTS.replace("experiments", "trials")
@@ -121,7 +122,7 @@ def test_every_object_whose_creation_was_answered_is_there_after_a_kill(program:
     enough = threading.Event()
 
     def create_until_it_dies() -> None:
-        with client_of(program.kubeconfig.read_text()) as http:
+        with http_client(program.kubeconfig.read_text()) as http:
             for number in range(10_000):
                 try:
                     answer = http.post(CONFIG_MAPS, json=config_map(f"c{number}", text="x" * 3000))
@@ -173,7 +174,7 @@ def test_a_stopped_control_plane_goes_on_for_the_clients_it_had(tmp_path: Path) 
     state = tmp_path / "state"
     with ControlPlane(state_dir=state) as plane:
         kubeconfig = plane.kubeconfig
-        with client_of(kubeconfig) as http:
+        with http_client(kubeconfig) as http:
             old = http.post(CONFIG_MAPS, json=config_map("a")).json()
             newest = http.post(CONFIG_MAPS, json=config_map("b")).json()
     files = {file.name for file in state.iterdir()}
@@ -181,7 +182,7 @@ def test_a_stopped_control_plane_goes_on_for_the_clients_it_had(tmp_path: Path) 
     assert "state.sqlite-wal" not in files
     with ControlPlane(state_dir=state, namespaces=("default", "more")) as plane:
         assert plane.kubeconfig == kubeconfig
-        with client_of(kubeconfig) as http:
+        with http_client(kubeconfig) as http:
             assert http.get(f"{CONFIG_MAPS}/a").json() == old
             assert http.get("/api/v1/namespaces/more").status_code == 200
             watch = f"{CONFIG_MAPS}?watch=true&timeoutSeconds=1&resourceVersion="
@@ -199,7 +200,7 @@ def test_a_watch_that_had_seen_all_goes_on_after_a_kill(program: Program) -> Non
     with program.http.stream("GET", path) as watch:
         assert watch.status_code == 200
         lines = watch.iter_lines()
-        with client_of(program.kubeconfig.read_text()) as other:
+        with http_client(program.kubeconfig.read_text()) as other:
             other.post(CONFIG_MAPS, json=config_map("b"))
         assert '"name":"b"' in next(lines)
 
@@ -210,7 +211,7 @@ def test_a_port_that_is_taken_meanwhile_is_replaced(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", port)), ControlPlane(state_dir=tmp_path) as plane:
         assert plane.token == token
         assert int(plane.url.rpartition(":")[2]) != port
-        with client_of(plane.kubeconfig) as http:
+        with http_client(plane.kubeconfig) as http:
             assert http.get(CONFIG_MAPS).status_code == 200
 
 

@@ -9,9 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kubernetes.client import ApiClient, CoreV1Api
-from kubernetes.config import new_client_from_config
-from kubernetes.dynamic import DynamicClient
 
 from airflow_llmtune.controlplane import ControlPlane
 from airflow_llmtune.controlplane.apiserver.kinds import (
@@ -23,46 +20,16 @@ from airflow_llmtune.controlplane.apiserver.kinds import (
     SERVICE,
     SUGGESTION,
     TRIAL,
-    Kind,
 )
+from clients import Cluster
 from objects import Object, shell_job, tuning_experiment
 from waiting import wait_for
 
 SECONDS = 40
 
 
-class Cluster:
-    """Short ways to the objects of the first namespace, through the Python client."""
-
-    def __init__(self, kubeconfig: Path) -> None:
-        self._api: ApiClient = new_client_from_config(str(kubeconfig))
-        self._client = DynamicClient(self._api)
-
-    def close(self) -> None:
-        self._api.close()
-
-    def _resource(self, kind: Kind) -> Any:
-        return self._client.resources.get(api_version=kind.api_version, kind=kind.name)
-
-    def create(self, kind: Kind, body: Object) -> None:
-        self._resource(kind).create(body=body, namespace="default")
-
-    def list(self, kind: Kind, selector: str = "") -> list[Object]:
-        found = self._resource(kind).get(namespace="default", label_selector=selector).to_dict()["items"]
-        return list(found)
-
-    def find(self, kind: Kind, name: str) -> Object | None:
-        return next((one for one in self.list(kind) if one["metadata"]["name"] == name), None)
-
-    def delete(self, kind: Kind, name: str) -> None:
-        self._resource(kind).delete(name=name, namespace="default")
-
-    def log(self, pod: str, container: str) -> str:
-        # Raw: the client's own decoding prints bytes as b'…'.
-        answer = CoreV1Api(self._api).read_namespaced_pod_log(
-            pod, "default", container=container, _preload_content=False
-        )
-        return str(answer.data.decode())
+class Katib(Cluster):
+    """With short ways to what belongs to an Experiment."""
 
     def until(self, holds: Callable[[], Any]) -> Any:
         return wait_for(holds, SECONDS)
@@ -85,11 +52,11 @@ class Cluster:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Katib]:
     with ControlPlane(job_backoff_base_seconds=0.05) as plane:
         path = tmp_path_factory.mktemp("kubeconfig") / "config"
         plane.write_kubeconfig(path)
-        cluster = Cluster(path)
+        cluster = Katib(path)
         yield cluster
         cluster.close()
 
@@ -99,7 +66,7 @@ def reasons(obj: Object) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("algorithm", ["random", "tpe", "grid"])
-def test_an_experiment_runs_its_trials_and_finds_the_best(cluster: Cluster, algorithm: str) -> None:
+def test_an_experiment_runs_its_trials_and_finds_the_best(cluster: Katib, algorithm: str) -> None:
     space = {"min": "0.1", "max": "0.9", "step": "0.1"}
     parameters = [{"name": "lr", "parameterType": "double", "feasibleSpace": space}]
     body = tuning_experiment(
@@ -125,7 +92,7 @@ def test_an_experiment_runs_its_trials_and_finds_the_best(cluster: Cluster, algo
     assert reasons(suggestion)[-1] == ("Succeeded", "Experiment is succeeded")
 
 
-def test_jobs_and_pods_of_finished_trials_go_unless_they_are_retained(cluster: Cluster) -> None:
+def test_jobs_and_pods_of_finished_trials_go_unless_they_are_retained(cluster: Katib) -> None:
     cluster.create(
         EXPERIMENT, tuning_experiment("goes", shell_job("echo loss=1 ${trialParameters.rate}"), maxTrialCount=2)
     )
@@ -137,12 +104,12 @@ def test_jobs_and_pods_of_finished_trials_go_unless_they_are_retained(cluster: C
     cluster.finished("stays")
     cluster.until(lambda: not cluster.pods("goes"))
     (pod, _) = cluster.pods("stays")
-    assert cluster.log(pod["metadata"]["name"], "metrics-logger-and-collector").startswith("loss=1")
-    assert cluster.log(pod["metadata"]["name"], "main") == ""
+    assert cluster.log(pod["metadata"]["name"], container="metrics-logger-and-collector").startswith("loss=1")
+    assert cluster.log(pod["metadata"]["name"], container="main") == ""
     assert {one["state"]["terminated"]["exitCode"] for one in pod["status"]["containerStatuses"]} == {0}
 
 
-def test_reaching_the_goal_ends_the_experiment_early(cluster: Cluster) -> None:
+def test_reaching_the_goal_ends_the_experiment_early(cluster: Katib) -> None:
     objective = {"type": "maximize", "objectiveMetricName": "acc", "goal": 0.05}
     body = tuning_experiment(
         "goal", shell_job("echo acc=${trialParameters.rate}"), objective=objective, maxTrialCount=12
@@ -153,7 +120,7 @@ def test_reaching_the_goal_ends_the_experiment_early(cluster: Cluster) -> None:
     assert done["status"]["trials"] <= 3
 
 
-def test_too_many_failed_trials_fail_the_experiment(cluster: Cluster) -> None:
+def test_too_many_failed_trials_fail_the_experiment(cluster: Katib) -> None:
     body = tuning_experiment("crash", shell_job("echo boom ${trialParameters.rate}; exit 3"), maxFailedTrialCount=2)
     cluster.create(EXPERIMENT, body)
     done = cluster.finished("crash")
@@ -168,7 +135,7 @@ def test_too_many_failed_trials_fail_the_experiment(cluster: Cluster) -> None:
         assert condition["message"] == "Trial has failed. Job message: Job has reached the specified backoff limit"
 
 
-def test_all_trials_may_fail_and_the_experiment_still_succeeds(cluster: Cluster) -> None:
+def test_all_trials_may_fail_and_the_experiment_still_succeeds(cluster: Katib) -> None:
     cluster.create(EXPERIMENT, tuning_experiment("hollow", shell_job("exit ${trialParameters.rate}"), maxTrialCount=2))
     done = cluster.finished("hollow")
     assert reasons(done)[-1] == ("Succeeded", "ExperimentMaxTrialsReached")
@@ -177,7 +144,7 @@ def test_all_trials_may_fail_and_the_experiment_still_succeeds(cluster: Cluster)
 
 
 @pytest.mark.parametrize("output", ["nothing", "loss=nan"])
-def test_missing_metrics_are_found_out_and_stay_within_the_budget(cluster: Cluster, output: str) -> None:
+def test_missing_metrics_are_found_out_and_stay_within_the_budget(cluster: Katib, output: str) -> None:
     name = f"mute-{output.partition('=')[0]}"
     cluster.create(
         EXPERIMENT, tuning_experiment(name, shell_job(f"echo {output} ${{trialParameters.rate}}"), maxTrialCount=3)
@@ -188,14 +155,14 @@ def test_missing_metrics_are_found_out_and_stay_within_the_budget(cluster: Clust
     assert "bestTrialName" not in done["status"]["currentOptimalTrial"]
 
 
-def test_a_trial_whose_pods_never_report_does_not_hang(cluster: Cluster) -> None:
+def test_a_trial_whose_pods_never_report_does_not_hang(cluster: Katib) -> None:
     body = tuning_experiment("unlabelled", shell_job("echo loss=${trialParameters.rate}"), maxTrialCount=2)
     body["spec"]["trialTemplate"]["primaryPodLabels"] = {"nobody": "has-this"}
     cluster.create(EXPERIMENT, body)
     assert cluster.finished("unlabelled")["status"]["trialMetricsUnavailable"] == 2
 
 
-def test_failing_pods_are_tried_again_before_the_trial_fails(cluster: Cluster) -> None:
+def test_failing_pods_are_tried_again_before_the_trial_fails(cluster: Katib) -> None:
     body = tuning_experiment(
         "again", shell_job("exit ${trialParameters.rate}9", backoffLimit=2), maxTrialCount=2, retain=True
     )
@@ -228,7 +195,7 @@ else:
 """
 
 
-def test_masters_and_workers_of_a_pytorch_job_meet_over_loopback(cluster: Cluster, tmp_path: Path) -> None:
+def test_masters_and_workers_of_a_pytorch_job_meet_over_loopback(cluster: Katib, tmp_path: Path) -> None:
     # The words of a command are joined for a shell unquoted, so the program lies in a file.
     program = tmp_path / "meet.py"
     program.write_text(RENDEZVOUS.replace("{rate}", "0.25").replace("{{", "{").replace("}}", "}"))
@@ -256,7 +223,7 @@ def test_masters_and_workers_of_a_pytorch_job_meet_over_loopback(cluster: Cluste
     assert cluster.find(SERVICE, f"{name}-master-0") is not None
 
 
-def test_deleting_an_experiment_kills_its_processes_and_removes_all_it_owned(cluster: Cluster, tmp_path: Path) -> None:
+def test_deleting_an_experiment_kills_its_processes_and_removes_all_it_owned(cluster: Katib, tmp_path: Path) -> None:
     script = f"echo $$$$ > {tmp_path}/${{trialParameters.rate}}.pid; sleep 300"
     cluster.create(EXPERIMENT, tuning_experiment("doomed", shell_job(script)))
     files = cluster.until(lambda: len(found := list(tmp_path.glob("*.pid"))) == 2 and found)
@@ -271,7 +238,7 @@ def test_deleting_an_experiment_kills_its_processes_and_removes_all_it_owned(clu
     )
 
 
-def test_each_trial_tells_its_story_in_events(cluster: Cluster) -> None:
+def test_each_trial_tells_its_story_in_events(cluster: Katib) -> None:
     cluster.create(
         EXPERIMENT, tuning_experiment("story", shell_job("echo loss=${trialParameters.rate}"), maxTrialCount=2)
     )
@@ -285,7 +252,7 @@ def test_each_trial_tells_its_story_in_events(cluster: Cluster) -> None:
     )
 
 
-def test_a_trial_costs_little_more_than_its_process(cluster: Cluster) -> None:
+def test_a_trial_costs_little_more_than_its_process(cluster: Katib) -> None:
     body = tuning_experiment(
         "cheap", shell_job("echo loss=${trialParameters.rate}"), parallelTrialCount=1, maxTrialCount=8
     )
@@ -302,7 +269,7 @@ def test_a_trial_costs_little_more_than_its_process(cluster: Cluster) -> None:
 def test_the_whole_control_plane_shows_katibs_faults_when_asked_to(tmp_path: Path, strict: bool) -> None:
     with ControlPlane(strict=strict) as plane:
         plane.write_kubeconfig(tmp_path / "config")
-        cluster = Cluster(tmp_path / "config")
+        cluster = Katib(tmp_path / "config")
         body = tuning_experiment(
             "nan", shell_job("echo loss=nan rate=${trialParameters.rate}"), parallelTrialCount=1, maxTrialCount=1
         )

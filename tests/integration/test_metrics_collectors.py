@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import ssl
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,9 +9,9 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
 
 from airflow_llmtune.controlplane import ControlPlane
+from clients import http_client
 from objects import EXPERIMENTS, PODS, Object, shell_job, tuning_experiment
 from waiting import wait_for
 
@@ -26,18 +24,9 @@ Finished = Callable[[Object], list[Object]]
 
 
 @pytest.fixture(scope="module")
-def http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    with ControlPlane() as plane:
-        config = yaml.safe_load(plane.kubeconfig)
-        authority: Path = tmp_path_factory.mktemp("plane") / "ca.crt"
-        authority.write_bytes(base64.b64decode(config["clusters"][0]["cluster"]["certificate-authority-data"]))
-        with httpx.Client(
-            base_url=plane.url,
-            verify=ssl.create_default_context(cafile=str(authority)),
-            headers={"authorization": f"Bearer {plane.token}"},
-            timeout=30,
-        ) as client:
-            yield client
+def http() -> Iterator[httpx.Client]:
+    with ControlPlane() as plane, http_client(plane.kubeconfig) as client:
+        yield client
 
 
 @pytest.fixture

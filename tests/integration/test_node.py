@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
-import yaml
 
 from airflow_llmtune.controlplane import ControlPlane
 from airflow_llmtune.controlplane.__main__ import parser
+from clients import http_client
 from objects import EXPERIMENTS, PODS, Object, pod, shell_job, tuning_experiment
 from waiting import wait_for
 
@@ -22,13 +20,9 @@ EVENTS = PODS.replace("pods", "events")
 
 @pytest.fixture(scope="module")
 def http() -> Iterator[httpx.Client]:
-    with ControlPlane(node_resources={"cpu": "1", "nvidia.com/gpu": "1"}) as plane:
-        cluster = yaml.safe_load(plane.kubeconfig)["clusters"][0]["cluster"]
-        authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
-        context = ssl.create_default_context(cadata=authority)
-        headers = {"authorization": f"Bearer {plane.token}"}
-        with httpx.Client(base_url=plane.url, verify=context, headers=headers) as client:
-            yield client
+    resources = {"cpu": "1", "nvidia.com/gpu": "1"}
+    with ControlPlane(node_resources=resources) as plane, http_client(plane.kubeconfig) as client:
+        yield client
 
 
 def asking(**resources: str) -> Object:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import ssl
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import yaml
 
 from airflow_llmtune.controlplane import ControlPlane
 from airflow_llmtune.controlplane.algorithms.catalog import ALGORITHM_NAMES
 from airflow_llmtune.controlplane.algorithms.population_labels import GENERATION_LABEL
+from clients import http_client
 from objects import EXPERIMENTS, Object, shell_job, tuning_experiment
 from searches import choice, double, integer
 from waiting import wait_for
@@ -30,18 +27,9 @@ POLICIES = {"pbt": "FromVolume", "sobol": "LongRunning"}
 
 
 @pytest.fixture(scope="module")
-def http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    with ControlPlane() as plane:
-        config = yaml.safe_load(plane.kubeconfig)
-        authority: Path = tmp_path_factory.mktemp("plane") / "ca.crt"
-        authority.write_bytes(base64.b64decode(config["clusters"][0]["cluster"]["certificate-authority-data"]))
-        with httpx.Client(
-            base_url=plane.url,
-            verify=ssl.create_default_context(cafile=str(authority)),
-            headers={"authorization": f"Bearer {plane.token}"},
-            timeout=30,
-        ) as client:
-            yield client
+def http() -> Iterator[httpx.Client]:
+    with ControlPlane() as plane, http_client(plane.kubeconfig) as client:
+        yield client
 
 
 def experiment(name: str, script: str = "echo loss=${trialParameters.rate}", **spec: Any) -> Object:

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import signal
-import ssl
 import subprocess
 import sys
 from pathlib import Path
 
-import httpx
 import psutil
 import yaml
 
+from clients import http_client
 from objects import Object
-
-
-def client_of(kubeconfig: str) -> httpx.Client:
-    config = yaml.safe_load(kubeconfig)
-    cluster = config["clusters"][0]["cluster"]
-    authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
-    return httpx.Client(
-        base_url=cluster["server"],
-        verify=ssl.create_default_context(cadata=authority),
-        headers={"authorization": f"Bearer {config['users'][0]['user']['token']}"},
-        timeout=30,
-    )
 
 
 class Program:
@@ -37,7 +23,7 @@ class Program:
         self.kubeconfig = folder / "kubeconfig"
         self._process: subprocess.Popen[str] | None = None
         self._start()
-        self.http = client_of(self.kubeconfig.read_text())
+        self.http = http_client(self.kubeconfig.read_text())
 
     def _start(self) -> None:
         command = [sys.executable, "-m", "airflow_llmtune.controlplane"]

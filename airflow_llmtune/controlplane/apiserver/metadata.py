@@ -58,7 +58,7 @@ _LABEL_VALUE_RULE = (
 )
 
 # What the server owns: a client's value is replaced by the stored one, without an error.
-_SERVER_OWNED = (
+SERVER_OWNED = (
     "name",
     "namespace",
     "uid",
@@ -72,7 +72,7 @@ _SERVER_OWNED = (
 
 KNOWN_FIELDS = frozenset(
     {
-        *_SERVER_OWNED,
+        *SERVER_OWNED,
         "annotations",
         "finalizers",
         "labels",
@@ -187,7 +187,7 @@ def carry_over(kind: Kind, new: dict[str, Any], old: Mapping[str, Any]) -> None:
     if not version and kind.is_custom:
         # Custom resources know no unconditional update.
         raise invalid(kind, name, [invalid_value("metadata.resourceVersion", 0, "must be specified for an update")])
-    for field in _SERVER_OWNED:
+    for field in SERVER_OWNED:
         if field in old:
             new[field] = old[field]
         else:

@@ -23,6 +23,7 @@ from airflow_llmtune.controlplane.apiserver.field_sets import (
     remove,
     shown,
 )
+from airflow_llmtune.controlplane.apiserver.metadata import SERVER_OWNED
 from airflow_llmtune.controlplane.apiserver.objects import is_same
 from airflow_llmtune.controlplane.apiserver.shapes import Shape
 
@@ -30,20 +31,7 @@ Object = dict[str, Any]
 
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _CLIENT_SIDE_APPLY = "kubectl-client-side-apply"
-_SERVERS_METADATA = frozenset(
-    {
-        "name",
-        "namespace",
-        "uid",
-        "creationTimestamp",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "generation",
-        "resourceVersion",
-        "managedFields",
-        "selfLink",
-    }
-)
+_SERVERS_METADATA = frozenset({*SERVER_OWNED, "resourceVersion", "managedFields", "selfLink"})
 _IGNORED = frozenset({("f:apiVersion",), ("f:kind",), *(("f:metadata", f"f:{name}") for name in _SERVERS_METADATA)})
 
 
