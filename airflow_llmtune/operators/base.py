@@ -301,7 +301,9 @@ class KubeflowOperator(BaseOperator):
         self, client: KubeflowClient, outcome: Outcome, name: str, namespace: str, uid: str
     ) -> NoReturn:
         obj = await client.find(self.kind, namespace, name)
-        reasons = [] if obj is None else await self.read_reasons(client, obj)
+        reasons: list[str] = []
+        if obj is not None and obj["metadata"]["uid"] == uid:
+            reasons = await self.read_reasons(client, obj)
         if self.on_kill_action == "delete":
             await client.delete(self.kind, namespace, name, uid=uid)
         raise WaitTimeoutError("\n  ".join([outcome.message, *reasons]))

@@ -10,7 +10,7 @@ from airflow_llmtune.resources import event, pod
 if TYPE_CHECKING:
     from airflow_llmtune.hooks.kubeflow import KubeflowClient
 
-__all__ = ["explain_events", "explain_pods", "read_pods"]
+__all__ = ["explain", "read_pods"]
 
 LOG_TAIL_LINES = 20
 
@@ -21,7 +21,12 @@ async def read_pods(client: KubeflowClient, namespace: str, selector: str) -> li
     return sorted(pods, key=lambda item: (item["metadata"]["creationTimestamp"], item["metadata"]["name"]))
 
 
-async def explain_pods(client: KubeflowClient, namespace: str, selector: str) -> list[str]:
+async def explain(client: KubeflowClient, namespace: str, name: str, selector: str) -> list[str]:
+    """Ask the events only where no pod tells anything: they say the same again, or why there is no pod."""
+    return await _explain_pods(client, namespace, selector) or await _explain_events(client, namespace, name)
+
+
+async def _explain_pods(client: KubeflowClient, namespace: str, selector: str) -> list[str]:
     """Say why pods failed or cannot start, each with the last lines that it printed."""
     try:
         pods = await read_pods(client, namespace, selector)
@@ -32,7 +37,7 @@ async def explain_pods(client: KubeflowClient, namespace: str, selector: str) ->
     return [reason + await _log_tail(client, item) for item, reason in failures]
 
 
-async def explain_events(client: KubeflowClient, namespace: str, name: str) -> list[str]:
+async def _explain_events(client: KubeflowClient, namespace: str, name: str) -> list[str]:
     """Say what the cluster complained of about an object and its children; some failures are told nowhere else."""
     try:
         events, _ = await client.list_all(event.KIND, namespace, field_selector=event.WARNINGS)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_llmtune.exceptions import ExperimentFailedError, OutcomeError
 from airflow_llmtune.operators.base import KubeflowOperator
-from airflow_llmtune.operators.diagnosis import explain_pods
+from airflow_llmtune.operators.diagnosis import explain
 from airflow_llmtune.operators.manifest import load_manifest_file, read_manifest
 from airflow_llmtune.resources import experiment, trial_template
 from airflow_llmtune.resources.meta import Outcome, Problems
@@ -68,7 +68,8 @@ class ExperimentLifecycle(KubeflowOperator):
         failed = [trial for trial in map(experiment.read_trial, await self._trials(client, obj)) if trial["failed"]]
         told: list[str] = []
         for trial in failed[:EXPLAINED_TRIALS]:
-            reasons = await explain_pods(client, metadata["namespace"], f"{TRIAL_LABEL}={trial['name']}")
+            pods = f"{TRIAL_LABEL}={trial['name']}"
+            reasons = await explain(client, metadata["namespace"], trial["name"], pods)
             lines.append(f"  trial {trial['name']} {trial['parameters']}: {trial['message']}")
             # Trials that fail for one cause are told so, instead of the same text again.
             lines += [f"    {reason}" for reason in reasons] if reasons != told else ["    for the same reason"]

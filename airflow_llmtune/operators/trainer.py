@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_llmtune.exceptions import OutcomeError, TrainingFailedError
 from airflow_llmtune.operators.base import KubeflowOperator
-from airflow_llmtune.operators.diagnosis import explain_events, explain_pods, read_pods
+from airflow_llmtune.operators.diagnosis import explain, read_pods
 from airflow_llmtune.operators.manifest import load_manifest_file, read_manifest
 from airflow_llmtune.resources import job, pod, pytorch_job, train_job, train_job_preflight, trial_template
 from airflow_llmtune.resources.meta import Outcome, Problems
@@ -43,7 +43,8 @@ class TrainingLifecycle(KubeflowOperator):
         result: JSON = {
             "job": metadata["name"],
             "namespace": metadata["namespace"],
-            "metrics": train_job.read_metrics(obj) if self.kind == train_job.KIND else {},
+            # No other kind has such metrics in its status.
+            "metrics": train_job.read_metrics(obj),
             "artifact_uri": None,
         }
         for item in await read_pods(client, metadata["namespace"], self.pod_selector(metadata["name"])):
@@ -58,10 +59,8 @@ class TrainingLifecycle(KubeflowOperator):
         return TrainingFailedError("\n  ".join(lines))
 
     async def read_reasons(self, client: KubeflowClient, obj: JSON) -> list[str]:
-        """Ask the events only where no pod tells anything: they say the same again, or why there is no pod."""
         name, namespace = obj["metadata"]["name"], obj["metadata"]["namespace"]
-        reasons = await explain_pods(client, namespace, self.pod_selector(name))
-        return reasons or await explain_events(client, namespace, name)
+        return await explain(client, namespace, name, self.pod_selector(name))
 
 
 class TrainJobOperator(TrainingLifecycle):

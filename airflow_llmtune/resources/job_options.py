@@ -54,15 +54,15 @@ def read_job(prefix: str, given: Mapping[str, Any], problems: Problems) -> dict[
     sound: dict[str, Any] = {}
     for name, value in given.items():
         read = _read_option(f"{prefix}{name}", name, value, problems)
-        if read is not None or value is None:
-            sound[name] = DEFAULTS[name] if read is None and name != "ttl_seconds_after_finished" else read
-    if given.get("job_kind") is None:
-        sound.pop("job_kind", None)  # to be chosen by the nodes
-    # Without the kind that was meant, what does not fit to it cannot be told.
-    if given.get("job_kind") is None or "job_kind" in sound:
-        _check_nodes(prefix, sound, problems)
-        _check_train_job(prefix, given, sound, problems)
-    if sound.get("pod_template"):
+        # None is left out, and so becomes the default; but a job may do without a ttl.
+        if read is not None or (value is None and name == "ttl_seconds_after_finished"):
+            sound[name] = read
+    if given.get("job_kind") is not None and "job_kind" not in sound:
+        # Without the kind that was meant, what does not fit to it cannot be told.
+        return {name: value for name, value in sound.items() if name not in (*_TRAIN_JOB_ONLY, "pod_template")}
+    _check_nodes(prefix, sound, problems)
+    _check_train_job(prefix, sound, problems)
+    if "pod_template" in sound:
         before = len(problems.errors)
         _check_pod_template(f"{prefix}pod_template", sound, problems)
         if len(problems.errors) > before:
@@ -82,25 +82,21 @@ def _check_nodes(prefix: str, sound: dict[str, Any], problems: Problems) -> None
         sound.setdefault("job_kind", pytorch_job.KIND.kind)
 
 
-def _check_train_job(prefix: str, given: Mapping[str, Any], sound: dict[str, Any], problems: Problems) -> None:
+def _check_train_job(prefix: str, sound: dict[str, Any], problems: Problems) -> None:
     """What a TrainJob has alone, and what it has not."""
     if sound.get("job_kind", DEFAULTS["job_kind"]) != train_job.KIND.kind:
-        for name in _TRAIN_JOB_ONLY:
-            if given.get(name) is not None:
-                problems.add(f"{prefix}{name}", given[name], "is of a TrainJob only", "give job_kind='TrainJob'")
-                sound.pop(name, None)
+        for name in [name for name in _TRAIN_JOB_ONLY if name in sound]:
+            problems.add(f"{prefix}{name}", sound.pop(name), "is of a TrainJob only", "give job_kind='TrainJob'")
         return
     if sound.get("ttl_seconds_after_finished") is not None:
         rule = "is nothing that a TrainJob has: it stays until somebody deletes it"
-        problems.add(
-            f"{prefix}ttl_seconds_after_finished", sound.pop("ttl_seconds_after_finished"), rule, "leave it out"
-        )
+        ttl = sound.pop("ttl_seconds_after_finished")
+        problems.add(f"{prefix}ttl_seconds_after_finished", ttl, rule, "leave it out")
     version = sound.get("kubeflow_trainer_version", LATEST)
-    if given.get("active_deadline_seconds") is not None and version < FIRST_WITH_DEADLINE:
+    if "active_deadline_seconds" in sound and version < FIRST_WITH_DEADLINE:
         rule = f"is nothing that a TrainJob of Kubeflow Trainer {version} has"
         fix = "give the operator a `wait_timeout`, which deletes the job, or use Kubeflow Trainer 2.2"
-        problems.add(f"{prefix}active_deadline_seconds", given["active_deadline_seconds"], rule, fix)
-        sound.pop("active_deadline_seconds", None)
+        problems.add(f"{prefix}active_deadline_seconds", sound.pop("active_deadline_seconds"), rule, fix)
 
 
 def _check_pod_template(where: str, sound: Mapping[str, Any], problems: Problems) -> None:
@@ -109,9 +105,9 @@ def _check_pod_template(where: str, sound: Mapping[str, Any], problems: Problems
     check_override(where, override, PRIMARY_CONTAINERS[kind], problems)
     if kind == train_job.KIND.kind and len(problems.errors) == before:
         check_pod_template(where, override, sound.get("kubeflow_trainer_version", LATEST), problems)
-        for container in (override.get("spec") or {}).get("containers") or []:
+        for index, container in enumerate((override.get("spec") or {}).get("containers") or []):
             names = [entry["name"] for entry in container.get("env") or []]
-            train_job.check_reserved(f"{where}.spec.containers.env", names, problems)
+            train_job.check_reserved(f"{where}.spec.containers[{index}].env", names, problems)
 
 
 def _read_option(where: str, name: str, value: Any, problems: Problems) -> Any:
@@ -160,7 +156,7 @@ def _read_runtime(where: str, value: Any, problems: Problems) -> dict[str, str] 
 def _read_reference(where: str, value: Mapping[str, Any], problems: Problems) -> dict[str, str] | None:
     known: Mapping[str, tuple[str, ...]] = {"apiGroup": (train_job.KIND.group,), "kind": train_job.RUNTIME_KINDS}
     before = len(problems.errors)
-    for key in value.keys() - {*known, "name"}:
+    for key in [key for key in value if key not in (*known, "name")]:
         problems.add(f"{where}.{key}", value[key], "is not known", did_you_mean(key, [*known, "name"]))
     for key, words in known.items():
         if key in value:

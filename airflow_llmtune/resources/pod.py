@@ -50,7 +50,8 @@ def _tell_status(kind: str, status: Mapping[str, Any]) -> str | None:
     subject = f"{kind} {status['name']}"
     waiting = path(status, "state", "waiting") or {}
     ended = path(status, "state", "terminated") or {}
-    if not ended and waiting.get("reason") == "CrashLoopBackOff":
+    if not ended and waiting.get("reason") in (None, "CrashLoopBackOff"):
+        # It runs again, or will, until a deadline comes; the end before tells why.
         ended = path(status, "lastState", "terminated") or {}
     if ended.get("exitCode"):
         return _tell_end(subject, ended)

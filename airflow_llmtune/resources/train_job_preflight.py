@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from airflow_llmtune.resources.header import check_header
@@ -15,6 +15,8 @@ __all__ = ["check_manifest"]
 
 _MAX_NAME_LENGTH = 63
 _MANAGED_BY = ("trainer.kubeflow.org/trainjob-controller", "kueue.x-k8s.io/multikueue")
+# The texts that 2.0 and 2.1 take instead of a number; the API server of a later version refuses them.
+_PROCESSES = ("auto", "cpu", "gpu")
 # Their environment has fields of its own in the spec.
 _OWN_CONTAINERS = ("node", "dataset-initializer", "model-initializer")
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://.+", re.DOTALL)
@@ -36,7 +38,6 @@ _SHAPES: Mapping[str, Any] = {
         "args": [str],
         "env": _ENV,
         "numNodes": int,
-        "numProcPerNode": int,
         "resourcesPerNode": {"requests": dict, "limits": dict},
     },
     "initializer": {"dataset": _INITIALIZER, "model": _INITIALIZER},
@@ -66,9 +67,8 @@ def check_manifest(manifest: Any, problems: Problems) -> None:
         _check_runtime(sound["runtimeRef"] or {}, problems)
     _check_trainer(sound.get("trainer") or {}, problems)
     _check_initializer(sound.get("initializer") or {}, problems)
-    _check_patches(sound.get("runtimePatches") or [], problems)
-    for field, pod in _pod_changes(sound):
-        _check_containers(field, pod, problems)
+    _check_managers(sound.get("runtimePatches") or [], problems)
+    _check_pod_changes(sound, problems)
     if (deadline := sound.get("activeDeadlineSeconds")) is not None:
         problems.integer("spec.activeDeadlineSeconds", deadline, at_least=1)
     if (manager := sound.get("managedBy")) is not None:
@@ -86,11 +86,14 @@ def _check_runtime(reference: Mapping[str, Any], problems: Problems) -> None:
 
 
 def _check_trainer(trainer: Mapping[str, Any], problems: Problems) -> None:
-    for name in ("numNodes", "numProcPerNode"):
-        if trainer.get(name) is not None:
-            problems.integer(f"spec.trainer.{name}", trainer[name], at_least=1)
-    _check_env("spec.trainer.env", trainer.get("env") or [], problems)
-    check_reserved("spec.trainer.env", (entry.get("name") or "" for entry in trainer.get("env") or []), problems)
+    if (nodes := trainer.get("numNodes")) is not None:
+        problems.integer("spec.trainer.numNodes", nodes, at_least=1)
+    where, processes = "spec.trainer.numProcPerNode", trainer.get("numProcPerNode")
+    if processes is not None and processes not in _PROCESSES and has_shape(where, processes, int, problems):
+        problems.integer(where, processes, at_least=1)
+    env = trainer.get("env") or []
+    _check_names("spec.trainer.env", env, "name the variable", problems)
+    check_reserved("spec.trainer.env", (entry.get("name") or "" for entry in env), problems)
 
 
 def _check_initializer(initializer: Mapping[str, Any], problems: Problems) -> None:
@@ -101,21 +104,22 @@ def _check_initializer(initializer: Mapping[str, Any], problems: Problems) -> No
             problems.add(f"{where}.storageUri", uri, "is no URI", "give such as hf://org/name or s3://bucket/prefix")
         if given.get("secretRef") is not None and not given["secretRef"].get("name"):
             problems.add(f"{where}.secretRef.name", None, "is missing", "name a Secret, or leave secretRef out")
-        _check_env(f"{where}.env", given.get("env") or [], problems)
+        _check_names(f"{where}.env", given.get("env") or [], "name the variable", problems)
 
 
-def _check_env(where: str, entries: Sequence[Mapping[str, Any]], problems: Problems) -> None:
+def _check_names(where: str, entries: Sequence[Mapping[str, Any]], fix: str, problems: Problems) -> None:
+    """Kubernetes tells the entries of such a list apart by their names."""
     seen = set()
     for index, entry in enumerate(entries):
         name = entry.get("name")
         if not name:
-            problems.add(f"{where}[{index}].name", name, "is missing", "name the variable")
+            problems.add(f"{where}[{index}].name", name, "is missing", fix)
         elif name in seen:
             problems.add(f"{where}[{index}].name", name, "is there twice", "leave one of the two out")
         seen.add(name)
 
 
-def _check_patches(patches: Sequence[Mapping[str, Any]], problems: Problems) -> None:
+def _check_managers(patches: Sequence[Mapping[str, Any]], problems: Problems) -> None:
     seen = set()
     for index, patch in enumerate(patches):
         where, manager = f"spec.runtimePatches[{index}].manager", patch.get("manager") or ""
@@ -124,34 +128,51 @@ def _check_patches(patches: Sequence[Mapping[str, Any]], problems: Problems) -> 
         elif manager in seen:
             problems.add(where, manager, "is there twice", "put both patches into one")
         seen.add(manager)
-        for job in _replicated_jobs(patch):
-            if not job.get("name"):
-                rule = "has a replicated job without a name"
-                problems.add(f"spec.runtimePatches[{index}]", job, rule, "name the runtime's job, such as node")
 
 
-def _replicated_jobs(patch: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return path(patch, "trainingRuntimeSpec", "template", "spec", "replicatedJobs") or []
+def _check_pod_changes(spec: Mapping[str, Any], problems: Problems) -> None:
+    """Whichever version of Kubeflow Trainer the manifest is for."""
+    for index, patch in enumerate(spec.get("runtimePatches") or []):
+        _check_patch(f"spec.runtimePatches[{index}]", patch, problems)
+    for index, override in enumerate(spec.get("podTemplateOverrides") or []):
+        where = f"spec.podTemplateOverrides[{index}]"
+        _check_targets(where, override, problems)
+        _check_pod(f"{where}.spec", override.get("spec") or {}, problems)
+    targets: set[str] = set()
+    for index, override in enumerate(spec.get("podSpecOverrides") or []):
+        where = f"spec.podSpecOverrides[{index}]"
+        _check_targets(where, override, problems)
+        _check_pod(where, override, problems)
+        names = {target.get("name") or "" for target in override.get("targetJobs") or []}
+        # Of 2.0 only; later versions let the last one win.
+        for name in sorted(names & targets):
+            rule = "is the target of an earlier entry too"
+            problems.add(f"{where}.targetJobs", name, rule, "put both entries into one")
+        targets |= names
 
 
-def _pod_changes(spec: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """What is changed in pods, whichever version of Kubeflow Trainer the manifest is for."""
-    for patch in spec.get("runtimePatches") or []:
-        for job in _replicated_jobs(patch):
-            yield "spec.runtimePatches", path(job, "template", "spec", "template", "spec") or {}
-    for override in spec.get("podTemplateOverrides") or []:
-        yield "spec.podTemplateOverrides", override.get("spec") or {}
-    for override in spec.get("podSpecOverrides") or []:
-        yield "spec.podSpecOverrides", override
+def _check_patch(where: str, patch: Mapping[str, Any], problems: Problems) -> None:
+    where = f"{where}.trainingRuntimeSpec.template.spec.replicatedJobs"
+    jobs = path(patch, "trainingRuntimeSpec", "template", "spec", "replicatedJobs") or []
+    _check_names(where, jobs, "name the runtime's job, such as node", problems)
+    for index, job in enumerate(jobs):
+        pod = path(job, "template", "spec", "template", "spec") or {}
+        _check_pod(f"{where}[{index}].template.spec.template.spec", pod, problems)
 
 
-def _check_containers(field: str, pod: Mapping[str, Any], problems: Problems) -> None:
+def _check_targets(where: str, override: Mapping[str, Any], problems: Problems) -> None:
+    fix = "name the runtime's job, such as node"
+    if override.get("targetJobs") is None:
+        problems.add(f"{where}.targetJobs", None, "is missing", fix)
+    _check_names(f"{where}.targetJobs", override.get("targetJobs") or [], fix, problems)
+
+
+def _check_pod(where: str, pod: Mapping[str, Any], problems: Problems) -> None:
     for kind in ("containers", "initContainers"):
-        for container in pod.get(kind) or []:
-            name = container.get("name")
-            if not name:
-                problems.add(f"{field}.{kind}", name, "has an entry without a name", "name the runtime's container")
-            elif name in _OWN_CONTAINERS and container.get("env"):
-                place = "trainer" if name == "node" else f"initializer.{name.partition('-')[0]}"
-                rule = "changes the environment, which has a field of its own"
-                problems.add(f"{field}.{kind}", name, rule, f"use spec.{place}.env")
+        _check_names(f"{where}.{kind}", pod.get(kind) or [], "name the runtime's container", problems)
+    for index, container in enumerate(pod.get("containers") or []):
+        name = container.get("name")
+        if name in _OWN_CONTAINERS and container.get("env"):
+            field = "trainer" if name == "node" else f"initializer.{name.partition('-')[0]}"
+            rule = f"is there for the container {name}, whose environment has a field of its own"
+            problems.add(f"{where}.containers[{index}].env", "…", rule, f"use spec.{field}.env")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +19,8 @@ from airflow_llmtune.exceptions import (
     WaitTimeoutError,
 )
 from airflow_llmtune.resources import pod, train_job
-from airflow_llmtune.resources.meta import ResourceKind
+from airflow_llmtune.resources.meta import Outcome, ResourceKind
+from airflow_llmtune.triggers.base import WAIT_TIMEOUT
 from tasks import any_train_job, fine_tune, mine, raw_train_job, tune
 from waiting import wait_for
 
@@ -136,6 +138,18 @@ def test_a_crash_that_the_runtime_repeats_is_told_when_the_wait_ends(kubeconfig,
     assert found() == []
 
 
+def test_the_reasons_of_another_job_of_that_name_are_not_told(kubeconfig, run, ask):
+    operator = any_train_job(kubeconfig, raw_train_job("exit 3", runtimeRef=ONCE))
+    job = run.defer(operator)
+    assert asyncio.run(job.wait()).finished
+    for uid, told in (("another", False), (job.uid, True)):
+        with pytest.raises(WaitTimeoutError) as caught:
+            operator.execute_complete(
+                run.context(), Outcome("Failed", WAIT_TIMEOUT, "late").to_event(job.name, "default", uid)
+            )
+        assert ("exit code 3" in str(caught.value)) is told
+
+
 def test_pods_that_cannot_be_made_are_told_by_the_events(kubeconfig, run):
     # Only the pods' own rules refuse such a number; the TrainJob waits with no condition until its deadline.
     resources = {"requests": {"cpu": "1e1.5"}}
@@ -146,6 +160,13 @@ def test_pods_that_cannot_be_made_are_told_by_the_events(kubeconfig, run):
     assert "DeadlineExceeded" in str(caught.value)
     assert "event of TrainJob" in str(caught.value)
     assert "TrainJobResourcesCreationFailed" in str(caught.value)
+
+
+def test_a_trial_whose_pods_went_with_its_deadline_tells_their_events(kubeconfig, run, jobs):
+    node = {"name": "node", "volumeMounts": [{"name": "missing", "mountPath": "/s"}]}
+    options = {**jobs, "active_deadline_seconds": 1, "pod_template": {"spec": {"containers": [node]}}}
+    with pytest.raises(ExperimentFailedError, match=r"event of Pod .*volumeMount missing"):
+        run.complete(tune(kubeconfig, max_trial_count=2, max_failed_trial_count=0, job_options=options))
 
 
 def test_events_that_may_not_be_read_do_not_hide_the_failure(kubeconfig, run, plane):

@@ -169,7 +169,7 @@ CARRY = "is nothing that a TrainJob of Kubeflow Trainer"
         ({"active_deadline_seconds": 60, "kubeflow_trainer_version": "2.1"}, "active_deadline_seconds",
          "is nothing that a TrainJob of Kubeflow Trainer 2.1 has"),
         ({"env": {"PET_NNODES": "2"}}, "env.PET_NNODES", "is set by Kubeflow Trainer itself"),
-        (node(env=[{"name": "PET_NODE_RANK", "value": "0"}]), "pod_template.spec.containers.env.PET_NODE_RANK",
+        (node(env=[{"name": "PET_NODE_RANK", "value": "0"}]), "pod_template.spec.containers[0].env.PET_NODE_RANK",
          "is set by Kubeflow Trainer itself"),
         (pod(hostNetwork=True), "pod_template.spec.hostNetwork", CARRY),
         (pod(restartPolicy="Never"), "pod_template.spec.restartPolicy", CARRY),
@@ -226,6 +226,27 @@ def test_mistakes_in_options_are_told_once() -> None:
         "job_options.runtime_ref.name",
         "job_options.ttl_seconds_after_finished",
     ]
+
+
+def read_twice(options: JSON) -> tuple[TrainerSpec, list[str]]:
+    """Read them as an operator does: out of its argument, then with all others."""
+    problems = Problems()
+    sound = trial_template.read_options("job_options", options, problems)
+    spec = TrainerSpec.from_args(model="/m", dataset="/d", problems=problems, **sound)
+    return spec, [error.argument for error in problems.errors]
+
+
+@pytest.mark.parametrize("options", [{}, {"job_kind": "TrainJob", "kubeflow_trainer_version": "2.1"}])
+def test_an_option_that_is_none_is_left_out(options: JSON) -> None:
+    names = ["runtime_ref", "active_deadline_seconds", "num_nodes", "num_procs_per_node", "pod_template"]
+    expected, _ = read_twice({**options, "ttl_seconds_after_finished": None})
+    none = dict.fromkeys([*names, "service_account_name", "ttl_seconds_after_finished"])
+    assert read_twice({**options, **none}) == (expected, [])
+
+
+def test_with_an_unknown_kind_nothing_that_belongs_to_a_kind_is_blamed() -> None:
+    options = {"runtime_ref": "x", "kubeflow_trainer_version": "2.1", "pod_template": node(env=[])["pod_template"]}
+    assert read_twice({"job_kind": "TrainJobs", **options})[1] == ["job_options.job_kind"]
 
 
 def test_a_trial_may_be_a_train_job() -> None:

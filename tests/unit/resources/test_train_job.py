@@ -59,6 +59,9 @@ def pod_of(**spec: Any) -> JSON:
 VARIABLE = {"name": "A", "value": "1"}
 NODE_ENV = [{"name": "node", "env": [VARIABLE]}]
 PROXY = {"name": "proxy", "env": [VARIABLE]}
+JOBS = "spec.runtimePatches[0].trainingRuntimeSpec.template.spec.replicatedJobs"
+TARGET = [{"name": "node"}]
+OWN_FIELD = "whose environment has a field of its own"
 
 
 def test_what_we_make_passes_our_own_preflight() -> None:
@@ -84,7 +87,8 @@ def test_what_we_make_passes_our_own_preflight() -> None:
         ("spec.trainer.args", ["--steps", 3], "spec.trainer.args[1]", "is not text"),
         ("spec.trainer.numNodes", 0, "spec.trainer.numNodes", "is less than 1"),
         ("spec.trainer.numNodes", "2", "spec.trainer.numNodes", "is not an integer"),
-        ("spec.trainer.numProcPerNode", "auto", "spec.trainer.numProcPerNode", "is not an integer"),
+        ("spec.trainer.numProcPerNode", "all", "spec.trainer.numProcPerNode", "is not an integer"),
+        ("spec.trainer.numProcPerNode", ["auto"], "spec.trainer.numProcPerNode", "is not an integer"),
         ("spec.trainer.numProcPerNode", 0, "spec.trainer.numProcPerNode", "is less than 1"),
         ("spec.trainer.resourcesPerNode", "1 GPU", "spec.trainer.resourcesPerNode", "is not a mapping"),
         ("spec.trainer.env", {"A": "1"}, "spec.trainer.env", "is not a list"),
@@ -100,15 +104,21 @@ def test_what_we_make_passes_our_own_preflight() -> None:
         ("spec.runtimePatches", patched("me"), "spec.runtimePatches[0].manager", "is no path behind a domain"),
         ("spec.runtimePatches", patched("Acme.io/x"), "spec.runtimePatches[0].manager", "is no path behind a domain"),
         ("spec.runtimePatches", patched("a.io/x") * 2, "spec.runtimePatches[1].manager", "is there twice"),
-        ("spec.runtimePatches", patched("a.io/x", template={}), "spec.runtimePatches[0]", "without a name"),
-        ("spec.runtimePatches", patched("a.io/x", name="node", template=pod_of(containers=NODE_ENV)),
-         "spec.runtimePatches.containers", "changes the environment"),
+        ("spec.runtimePatches", patched("a.io/x", template={}), f"{JOBS}[0].name", "is missing"),
+        ("spec.runtimePatches", patched("a.io/x", name="node", template=pod_of(containers=[PROXY, *NODE_ENV])),
+         f"{JOBS}[0].template.spec.template.spec.containers[1].env", OWN_FIELD),
         ("spec.runtimePatches", patched("a.io/x", name="node", template=pod_of(initContainers=[{}])),
-         "spec.runtimePatches.initContainers", "has an entry without a name"),
-        ("spec.podTemplateOverrides", [{"targetJobs": [{"name": "node"}], "spec": {"containers": NODE_ENV}}],
-         "spec.podTemplateOverrides.containers", "changes the environment"),
-        ("spec.podSpecOverrides", [{"targetJobs": [{"name": "node"}], "containers": NODE_ENV}],
-         "spec.podSpecOverrides.containers", "changes the environment"),
+         f"{JOBS}[0].template.spec.template.spec.initContainers[0].name", "is missing"),
+        ("spec.runtimePatches", patched("a.io/x", name="node", template=pod_of(containers=[PROXY, PROXY])),
+         f"{JOBS}[0].template.spec.template.spec.containers[1].name", "is there twice"),
+        ("spec.podTemplateOverrides", [{"targetJobs": TARGET, "spec": {"containers": NODE_ENV}}],
+         "spec.podTemplateOverrides[0].spec.containers[0].env", OWN_FIELD),
+        ("spec.podTemplateOverrides", [{"spec": {}}], "spec.podTemplateOverrides[0].targetJobs", "is missing"),
+        ("spec.podSpecOverrides", [{"targetJobs": []}, {"targetJobs": TARGET, "containers": NODE_ENV}],
+         "spec.podSpecOverrides[1].containers[0].env", OWN_FIELD),
+        ("spec.podSpecOverrides", [{"targetJobs": TARGET}] * 2, "spec.podSpecOverrides[1].targetJobs",
+         "is the target of an earlier entry"),
+        ("spec.podSpecOverrides", [{"targetJobs": [{}]}], "spec.podSpecOverrides[0].targetJobs[0].name", "is missing"),
         ("spec.activeDeadlineSeconds", 0, "spec.activeDeadlineSeconds", "is less than 1"),
         ("spec.activeDeadlineSeconds", "1h", "spec.activeDeadlineSeconds", "is not an integer"),
         ("spec.managedBy", "me", "spec.managedBy", "is not known"),
@@ -132,6 +142,12 @@ def test_what_the_definition_or_the_webhook_would_refuse_is_named(
         ("spec.runtimePatches", patched("kueue.x-k8s.io/manager")),
         ("spec.runtimePatches", patched("me/x", name="node", template=pod_of(nodeSelector={"a": "b"}))),
         ("spec.runtimePatches", patched("me/x", name="n", template=pod_of(containers=[PROXY]))),
+        # The webhook looks at the environment of containers only.
+        ("spec.runtimePatches", patched("me/x", name="n", template=pod_of(initContainers=NODE_ENV))),
+        # As 2.0 and 2.1 take it.
+        ("spec.trainer.numProcPerNode", "auto"),
+        ("spec.podSpecOverrides", [{"targetJobs": TARGET, "containers": [PROXY]}]),
+        ("spec.podTemplateOverrides", [{"targetJobs": TARGET}] * 2),
         ("spec.managedBy", "kueue.x-k8s.io/multikueue"),
         ("spec.suspend", True),
     ],
