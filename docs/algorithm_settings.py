@@ -1,14 +1,17 @@
-"""The settings of each algorithm: a value that it takes and one that it refuses, with its own words for that."""
+"""The settings of each algorithm: a value that it takes and one that it refuses, what it says when one is missing, and
+which Experiments it refuses for something else; all in the words of its own check.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from airflow_llmtune.controlplane.algorithms import median_stop
 from airflow_llmtune.controlplane.algorithms.catalog import load
 from airflow_llmtune.controlplane.algorithms.request import SearchRequest
-from airflow_llmtune.controlplane.algorithms.search_space import InvalidSettingsError, parse
+from airflow_llmtune.controlplane.algorithms.search_space import InvalidSettingsError, Parameter, parse
 from docs.compatibility_notes import NotesError
 
 # Name, a value that will do, one that will not. An empty one: no value is refused.
@@ -29,7 +32,7 @@ _SAMPLES: Mapping[str, Sequence[tuple[str, str, str]]] = {
     "bayesianoptimization": [
         ("base_estimator", "GP", "SVM"),
         ("n_initial_points", "10", "-1"),
-        ("acq_func", "gp_hedge", "EIps"),
+        ("acq_func", "gp_hedge", "UCB"),
         ("acq_optimizer", "auto", "newton"),
         ("random_state", "7", "-1"),
     ],
@@ -48,12 +51,56 @@ _SAMPLES: Mapping[str, Sequence[tuple[str, str, str]]] = {
 _REQUIRED = ("r_l", "resource_name", "suggestion_trial_dir", "n_population", "truncation_threshold")
 
 
+def _space(*names: str, **more: str) -> list[Parameter]:
+    bounds = {"min": "0", "max": "1", **more}
+    return parse([{"name": name, "parameterType": "double", "feasibleSpace": bounds} for name in names])
+
+
+_STEPPED = _space("rate", "decay", step="0.1")
+
+# What is asked, and in which fields it differs from a request that will do; settings are added to the needed ones.
+_REFUSED: Mapping[str, Sequence[tuple[str, Mapping[str, Any]]]] = {
+    "grid": [
+        ("a `double` without `step`", {"space": _space("rate")}),
+        ("`maxTrialCount: 122` for two parameters of 11 values each", {"max_trial_count": 122}),
+    ],
+    "bayesianoptimization": [
+        ("`acq_func: EIps`, or `PIps`", {"settings": {"acq_func": "EIps"}}),
+        (
+            "`acq_optimizer: lbfgs` with `base_estimator: RF`, or another that is not GP",
+            {"settings": {"acq_optimizer": "lbfgs", "base_estimator": "RF"}},
+        ),
+    ],
+    "cmaes": [("fewer than two parameters of type `int` or `double`", {"space": _space("rate")})],
+    "hyperband": [
+        (
+            "`parallelTrialCount: 8` with `r_l: 9` and `eta: 3`: it must be `eta` to the power ⌊log_eta r_l⌋ or more",
+            {"parallel_trial_count": 8},
+        ),
+    ],
+    "pbt": [
+        ("an `int` or `double` without `step`", {"space": _space("rate")}),
+        ("any `resumePolicy` but `FromVolume`", {"resume_policy": "Never"}),
+        ("`metadata.name` of 27 characters", {"experiment_name": "x" * 27}),
+    ],
+}
+
+
 @dataclass(frozen=True)
 class Setting:
     name: str
     good: str
     bad: str
     refusal: str
+    missing: str
+    """What is said when it is not set; empty when it need not be."""
+
+
+@dataclass(frozen=True)
+class RefusedRequest:
+    what: str
+    refusal: str
+    is_taken_when_strict: bool
 
 
 def settings_of(algorithm: str) -> list[Setting]:
@@ -70,27 +117,41 @@ def settings_of(algorithm: str) -> list[Setting]:
         refusal = _complaint(algorithm, {**needed, name: bad}) if bad else ""
         if bad and not refusal:
             raise NotesError(f"algorithm {algorithm} takes {name}={bad}")
-        found.append(Setting(name, good, bad, refusal))
+        missing = _complaint(algorithm, {other: value for other, value in needed.items() if other != name})
+        if bool(missing) != (name in needed):
+            raise NotesError(f"algorithm {algorithm} without {name} says {missing!r}")
+        found.append(Setting(name, good, bad, refusal, missing))
     return found
 
 
-def _complaint(algorithm: str, settings: Mapping[str, str]) -> str:
+def refused_requests(algorithm: str) -> list[RefusedRequest]:
+    """Raises NotesError for one that is taken."""
+    needed = {name: good for name, good, _ in _SAMPLES.get(algorithm, ()) if name in _REQUIRED}
+    found = []
+    for what, changed in _REFUSED.get(algorithm, ()):
+        fields = {**changed, "settings": {**needed, **changed.get("settings", {})}}
+        refusal = _complaint(algorithm, fields["settings"], fields)
+        if not refusal:
+            raise NotesError(f"algorithm {algorithm} takes {what}")
+        strictly = _complaint(algorithm, fields["settings"], {**fields, "strict": True})
+        found.append(RefusedRequest(what, refusal, not strictly))
+    return found
+
+
+def _complaint(algorithm: str, settings: Mapping[str, str], changed: Mapping[str, Any] | None = None) -> str:
     try:
         if algorithm == "medianstop":
             median_stop.validate(settings)
         else:
-            load(algorithm).validate(_request(settings))
+            load(algorithm).validate(replace(_request(settings), **(changed or {})))
     except InvalidSettingsError as error:
         return str(error)
     return ""
 
 
 def _request(settings: Mapping[str, str]) -> SearchRequest:
-    bounds = {"min": "0", "max": "1", "step": "0.1"}
-    names = ("rate", "decay")
-    space = [{"name": name, "parameterType": "double", "feasibleSpace": bounds} for name in names]
     return SearchRequest(
-        parse(space),
+        _STEPPED,
         minimize=True,
         settings=settings,
         parallel_trial_count=9,

@@ -13,20 +13,16 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from airflow_llmtune.controlplane import ControlPlane
-from airflow_llmtune.controlplane.admission.experiment_struct import EXPERIMENT_SPEC
-from airflow_llmtune.controlplane.admission.structs import FieldType, ListOf, Struct
 from airflow_llmtune.controlplane.algorithms.catalog import ALGORITHM_NAMES, EARLY_STOPPING_NAMES
 from airflow_llmtune.controlplane.deviations import DEVIATIONS
-from docs.algorithm_settings import Setting, settings_of
+from docs.algorithm_settings import Setting, refused_requests, settings_of
+from docs.compatibility_fields import FIELD_KINDS, field_rows, split_field_note, unknown_field
 from docs.compatibility_notes import Note, Notes, NotesError, read_notes
 from docs.compatibility_probes import Resource, Session, Verdict, Verdicts
 
 HERE = Path(__file__).parent
 PAGE = HERE / "reference" / "compatibility.md"
 NOTES = HERE / "compatibility.txt"
-
-# Pods are described by Kubernetes; here they are one field.
-_OPAQUE = frozenset({"spec.metricsCollectorSpec.collector.customCollector", "spec.trialTemplate.trialSpec"})
 
 _INTRODUCTION = """\
 # What the embedded control plane can do
@@ -35,6 +31,11 @@ It speaks the Kubernetes API over HTTPS on loopback; requests need the token of 
 `kubernetes` client, `kubernetes_asyncio`, Katib's SDK (`kubeflow-katib` 0.19) and Kubeflow's (`kubeflow` 0.5) are in
 its tests. What is not listed as differing or refused is as in Kubernetes 1.34, Katib 0.19, Training Operator 1.9 and
 Trainer 2.3. `make docs` writes this page from the code and `docs/compatibility.txt`."""
+
+_ABOUT_FIELDS = """\
+What is known below `spec`; `[]` is each item of a list, `{}` each value of a map. Any other field is dropped, but for
+those of Trials and Suggestions, and for those of the pods of a PyTorchJob, a JobSet or a runtime until there are such
+pods. A ClusterTrainingRuntime is as a TrainingRuntime."""
 
 
 def page() -> str:
@@ -46,6 +47,7 @@ def page() -> str:
             _INTRODUCTION,
             *_api(session.resources(), notes),
             *_experiments(session, notes),
+            *_fields(notes),
             *_algorithms(session, notes),
             *_collectors(session, notes),
             *_conditions(notes),
@@ -84,12 +86,6 @@ def _words(words: Iterable[str]) -> str:
 
 
 def _experiments(session: Session, notes: Notes) -> list[str]:
-    paths = dict(_fields(EXPERIMENT_SPEC, "spec"))
-    known = {f"{path}.{name}" for path, names in paths.items() for name in names}
-    for note in notes.all("field"):
-        if note.what not in known:
-            raise NotesError(f"field {note.what}: an Experiment has no such field")
-    fields = [[f"`{path}`", _words(names)] for path, names in paths.items()]
     words = {
         "parameterType": session.parameter_types(),
         "distribution": session.distributions(),
@@ -103,9 +99,6 @@ def _experiments(session: Session, notes: Notes) -> list[str]:
     notes.check_names("trial kind", [word for word, _ in kinds])
     return [
         "## Experiment",
-        "Fields that are read; any other is dropped, as by Katib.",
-        _table(["object", "fields"], fields),
-        _table(["field", "status", "how"], notes.rows("field", code=True)),
         _table(["word", "accepted", "refused"], answers),
         "### Kinds of trials",
         _table(
@@ -119,15 +112,26 @@ def _refusals(verdicts: Verdicts) -> str:
     return "; ".join(f"`{word}`: {verdict.text}" for word, verdict in verdicts if not verdict.accepted)
 
 
-def _fields(type_: FieldType, path: str) -> Iterable[tuple[str, Sequence[str]]]:
-    """Each struct under its path, with the names of its fields."""
-    while isinstance(type_, ListOf):
-        type_, path = type_.item, f"{path}[]"
-    if not isinstance(type_, Struct) or path in _OPAQUE:
-        return
-    yield path, list(type_.fields)
-    for name, field in type_.fields.items():
-        yield from _fields(field, f"{path}.{name}")
+def _fields(notes: Notes) -> list[str]:
+    told = []
+    for note in notes.all("field"):
+        kind, paths = split_field_note(note)
+        wrong = unknown_field(kind, paths)
+        if wrong:
+            raise NotesError(f"field {note.what}: {wrong}")
+        told.append([kind, _words(paths), note.status, note.why])
+    rows = [
+        [kind, f"`{path}`", found if isinstance(found, str) else _words(found)]
+        for kind in FIELD_KINDS
+        for path, found in field_rows(kind)
+    ]
+    return [
+        "## Fields",
+        _ABOUT_FIELDS,
+        _table(["kind", "object", "fields"], rows),
+        "What is refused, has no effect or is else to be known:",
+        _table(["kind", "fields", "status", "how"], told),
+    ]
 
 
 def _algorithms(session: Session, notes: Notes) -> list[str]:
@@ -139,18 +143,26 @@ def _algorithms(session: Session, notes: Notes) -> list[str]:
     rows += [[f"`{word}`", "refused", verdict.text] for word, verdict in refused]
     for word, _ in refused:
         notes.one("algorithm", word)
-    settings = [[f"`{name}`", f"`{each.name}`", _rule(each)] for name in served for each in settings_of(name)]
+    settings = [[f"`{name}`", f"`{each.name}`", *_rules(each)] for name in served for each in settings_of(name)]
+    requests = [
+        [f"`{name}`", f"{each.what}{' (unless strict)' if each.is_taken_when_strict else ''}", each.refusal]
+        for name in served
+        for each in refused_requests(name)
+    ]
     return [
         "## Algorithms",
         _table(["algorithm", "status", "how"], rows),
         "### Settings",
-        "With what is said to a value that will not do.",
-        _table(["algorithm", "setting", "example, refusal"], settings),
+        "With what is said to a value that will not do, and when a setting is missing that is required.",
+        _table(["algorithm", "setting", "example, refusal", "without it"], settings),
+        "What else an algorithm refuses.",
+        _table(["algorithm", "request", "refusal"], requests),
     ]
 
 
-def _rule(setting: Setting) -> str:
-    return f"`{setting.good}`" + (f"; `{setting.bad}`: {setting.refusal}" if setting.bad else "")
+def _rules(setting: Setting) -> list[str]:
+    refused = f"; `{setting.bad}`: {setting.refusal}" if setting.bad else ""
+    return [f"`{setting.good}`{refused}", setting.missing]
 
 
 def _collectors(session: Session, notes: Notes) -> list[str]:

@@ -49,6 +49,13 @@ def parser() -> argparse.ArgumentParser:
         help="what pods can ask for, such as cpu=4, memory=8Gi or nvidia.com/gpu=1, may be repeated (default: the "
         "CPUs and the memory of this machine, no GPUs)",
     )
+    made.add_argument(
+        "--job-backoff-seconds",
+        type=_seconds,
+        default=10.0,
+        metavar="SECONDS",
+        help="wait after a Job's first failed pod, doubled each time (default: 10)",
+    )
     made.add_argument("--strict", action="store_true", help="show Katib's own faults instead of repairing them")
     return made
 
@@ -69,6 +76,16 @@ def _node_resource(text: str) -> tuple[str, str]:
     if not separator or not name:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=QUANTITY")
     return name, quantity
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return seconds
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -94,6 +111,7 @@ def _serve(options: argparse.Namespace, stop_requests: SimpleQueue[int]) -> None
         images=dict(options.image) if options.image else None,
         namespaces=options.namespace or ["default"],
         node_resources=dict(options.node_resource or ()),
+        job_backoff_base_seconds=options.job_backoff_seconds,
         strict=options.strict,
         on_crash=lambda: stop_requests.put(0),
     ) as plane:

@@ -24,6 +24,13 @@ DEVIATIONS = (
         "Values that are no finite number are passed over; a Trial without any other is MetricsUnavailable.",
     ),
     Deviation(
+        "job-cannot-be-created",
+        "A Trial whose job the API server refuses (`backoffLimit: -1`, a PyTorchJob without a container `pytorch`) is "
+        "tried again for ever.",
+        "It is Failed, with the server's words, when its job is still refused (with 400, 422, or 403 by a webhook) "
+        "five seconds after its start.",
+    ),
+    Deviation(
         "metrics-never-reported",
         "A Trial whose job succeeded without reporting any metric stays Running for ever.",
         "It is MetricsUnavailable as soon as no pod is left that could report.",
@@ -107,6 +114,34 @@ DEVIATIONS = (
         "`pbt` is accepted without `resumePolicy: FromVolume`, and with a name too long for its labels; then no pod "
         "starts.",
         "The Suggestion fails, and says what to change.",
+    ),
+    Deviation(
+        "distributions-ignored",
+        "`cmaes` and `sobol` search every parameter evenly, whatever its distribution.",
+        "The distribution is honoured.",
+    ),
+    Deviation(
+        "doubles-in-logarithms",
+        "`bayesianoptimization` searches every double in logarithms and every int evenly; a double whose `min` is not "
+        "positive makes each call fail, and the call is repeated without end.",
+        "The distribution is honoured.",
+    ),
+    Deviation(
+        "normal-distributions-fail",
+        "`normal` and `logNormal` pass the check of `grid` and `multivariate-tpe`, then each call fails, and is "
+        "repeated without end.",
+        "`multivariate-tpe` draws from them inside the bounds; for the values of a `grid` they do not matter.",
+    ),
+    Deviation(
+        "unusable-settings-accepted",
+        "`bayesianoptimization` takes `acq_func` `EIps` and `PIps`, and fails at each call from the first result on; "
+        "so it does from the first call with `acq_optimizer: lbfgs` on a `base_estimator` other than GP.",
+        "The Suggestion fails, and says what to change.",
+    ),
+    Deviation(
+        "one-call-repeats-a-point",
+        "After its first call `tpe` answers with the same parameters several times when several are requested.",
+        "They differ.",
     ),
     Deviation(
         "early-stopping-needs-numbers",

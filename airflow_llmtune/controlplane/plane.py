@@ -85,8 +85,8 @@ class ControlPlane:
         *,
         host: str = "127.0.0.1",
         port: int = 0,
-        state_dir: Path | None = None,
-        images: Mapping[str, Path] | None = None,
+        state_dir: Path | str | None = None,
+        images: Mapping[str, Path | str] | None = None,
         namespaces: Sequence[str] = ("default",),
         job_backoff_base_seconds: float = 10.0,
         node_resources: Mapping[str, str] | None = None,
@@ -101,9 +101,9 @@ class ControlPlane:
         """Host and port of Katib's DB manager, for gRPC clients outside of pods."""
         self._host = host
         self._port = port
-        # Absolute, as pods see paths below it from working folders of their own.
-        self._given_state_dir = None if state_dir is None else state_dir.absolute()
-        self._images = images
+        # Both absolute, as pods see them from working folders of their own.
+        self._given_state_dir = None if state_dir is None else Path(state_dir).absolute()
+        self._images = None if images is None else {name: Path(path).absolute() for name, path in images.items()}
         self._namespaces = tuple(namespaces)
         self._job_backoff_base_seconds = job_backoff_base_seconds
         self._node_resources = all_resources(node_resources or {})
@@ -250,13 +250,15 @@ class ControlPlane:
 
     def _kubelet(self, db_manager: DBManager, state_dir: Path) -> Kubelet:
         early_stopping = EarlyStoppingService(self.registry, self._clock, strict=self._strict)
+        db_manager_host = self.db_manager_address.rpartition(":")[0]
         return Kubelet(
             self.registry,
             state_dir,
             self._images,
             collector_images(db_manager, early_stopping.set_trial_status, strict=self._strict),
             self._clock,
-            hosts={"katib-db-manager.kubeflow": self.db_manager_address.rpartition(":")[0]},
+            hosts={"katib-db-manager.kubeflow": db_manager_host},
+            suggestion_address=db_manager_host,
             authority=self._identity.certificate.authority,
             node_resources=self._node_resources,
             outage_seconds=OUTAGE_SECONDS if self._given_state_dir is not None else 0.0,

@@ -13,8 +13,10 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 import yaml
@@ -23,7 +25,7 @@ from airflow_llmtune.controlplane import ControlPlane
 from airflow_llmtune.controlplane.grpc_services.db_manager_server import DBManagerServer
 from airflow_llmtune.controlplane.plane import CrashError, StartError
 from clients import http_client
-from objects import PODS, pod
+from objects import EXPERIMENTS, PODS, Object, pod, shell_job, tuning_experiment
 from waiting import wait_for
 
 
@@ -166,6 +168,57 @@ def test_the_program_says_when_it_is_ready_and_ends_with_a_signal(tmp_path: Path
     assert processes(marker) == []
 
 
+@contextmanager
+def ready_program(kubeconfig: Path, *arguments: str) -> Iterator[httpx.Client]:
+    with run_program("--kubeconfig", str(kubeconfig), *arguments) as program:
+        assert program.stdout is not None
+        assert "ready" in program.stdout.readline()
+        with http_client(kubeconfig.read_text()) as http:
+            yield http
+        program.terminate()
+        program.communicate(timeout=20)
+
+
+@pytest.mark.parametrize(("arguments", "end"), [(["--strict"], "Succeeded"), ([], "MetricsUnavailable")])
+def test_the_program_shows_katibs_faults_when_it_is_told_to(tmp_path: Path, arguments: list[str], end: str) -> None:
+    with ready_program(tmp_path / "kubeconfig", *arguments) as http:
+        job = shell_job("echo rate=${trialParameters.rate} loss=nan")
+        one = tuning_experiment("nan", job, maxTrialCount=1, parallelTrialCount=1)
+        http.post(EXPERIMENTS, json=one).raise_for_status()
+
+        def ends() -> list[str]:
+            trials = http.get(EXPERIMENTS.replace("experiments", "trials")).json()["items"]
+            conditions = [one for trial in trials for one in trial.get("status", {}).get("conditions", ())]
+            return [one["type"] for one in conditions if one["type"] in {"Succeeded", "MetricsUnavailable"}]
+
+        assert wait_for(ends, 30) == [end]
+
+
+def test_the_program_waits_as_long_as_it_is_told_before_a_jobs_next_pod(tmp_path: Path) -> None:
+    with ready_program(tmp_path / "kubeconfig", "--job-backoff-seconds", "0.1") as http:
+        failing = {**shell_job("exit 1", backoffLimit=1), "metadata": {"name": "failing"}}
+        http.post("/apis/batch/v1/namespaces/default/jobs", json=failing).raise_for_status()
+
+        def pods() -> list[Object]:
+            items: list[Object] = http.get(PODS).json()["items"]
+            return items if len(items) == 2 else []
+
+        first, second = sorted(
+            datetime.fromisoformat(one["metadata"]["creationTimestamp"]) for one in wait_for(pods, 30)
+        )
+        assert (second - first).total_seconds() < 8
+
+
+def test_paths_may_be_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    plane = ControlPlane(state_dir="state", images={"busybox": "prefix"})
+    with plane, http_client(plane.kubeconfig) as http:
+        assert http.post(PODS, json=pod("one", "sh", "-c", "echo $VIRTUAL_ENV")).status_code == 201
+        wait_for(lambda: http.get(f"{PODS}/one").json()["status"]["phase"] == "Succeeded")
+        assert http.get(f"{PODS}/one/log").text == f"{tmp_path}/prefix\n"
+    assert (tmp_path / "state" / "state.sqlite").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -175,6 +228,8 @@ def test_the_program_says_when_it_is_ready_and_ends_with_a_signal(tmp_path: Path
             "error: cannot write the kubeconfig /nowhere/kubeconfig: No such file",
         ),
         (["--image", "x=/nowhere"], "'x=/nowhere' is not NAME=PREFIX with an existing folder"),
+        (["--job-backoff-seconds", "soon"], "'soon' is not a number of seconds"),
+        (["--job-backoff-seconds", "nan"], "'nan' is not a number of seconds"),
     ],
 )
 def test_the_program_tells_what_is_wrong_with_its_arguments(tmp_path: Path, arguments: list[str], message: str) -> None:

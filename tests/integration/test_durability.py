@@ -11,14 +11,13 @@ from pathlib import Path
 from uuid import uuid4
 
 import httpx
-import psutil
 import pytest
 
 from airflow_llmtune.controlplane import ControlPlane
 from airflow_llmtune.controlplane.plane import StartError
 from clients import http_client
 from objects import CONFIG_MAPS, EXPERIMENTS, Object, shell_job, tuning_experiment
-from program import Program
+from program import Program, processes
 from waiting import wait_for
 
 TRIALS = EXPERIMENTS.replace("experiments", "trials")
@@ -36,11 +35,6 @@ def secret(name: str) -> Object:
 
 def version(obj: Object) -> int:
     return int(obj["metadata"]["resourceVersion"])
-
-
-def processes(word: str) -> list[psutil.Process]:
-    found = psutil.process_iter(["cmdline"])
-    return [one for one in found if any(word in part for part in one.info["cmdline"] or ())]
 
 
 class Search:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +24,15 @@ SETTINGS = {
     "hyperband": {"r_l": "4", "eta": "2", "resource_name": "layers"},
     "pbt": {"suggestion_trial_dir": "/opt/ckpt", "n_population": "5", "truncation_threshold": "0.2"},
 }
+PROBE = f"""{sys.executable} -c '
+import os, grpc
+for name, port in ("Suggestion", 6789), ("EarlyStopping", 6788):
+    with grpc.insecure_channel(os.environ["SERVICE"] + ":" + str(port)) as channel:
+        service = ("manager.v1beta1." + name).encode()
+        check = channel.unary_unary("/grpc.health.v1.Health/Check")
+        assert check(bytes([10, len(service)]) + service, timeout=20) == bytes([8, 1])
+'"""
+ONE = {"maxTrialCount": 1, "parallelTrialCount": 1}
 POLICIES = {"pbt": "FromVolume", "sobol": "LongRunning"}
 
 
@@ -145,3 +155,11 @@ def test_a_trial_that_is_worse_than_those_before_is_stopped(http: httpx.Client) 
         trial = http.get(f"{KATIB}/trials/{name}").json()
         assert float(trial["status"]["observation"]["metrics"][0]["latest"]) > 0.1
         assert trial["status"]["conditions"][-1]["reason"] == "TrialEarlyStopped"
+
+
+def test_a_pod_can_ask_for_the_health_of_its_suggestion_by_the_services_name(http: httpx.Client) -> None:
+    made = experiment("health", f"set -e; {PROBE}; echo loss=0.1 ${{trialParameters.rate}}", **ONE)
+    container = made["spec"]["trialTemplate"]["trialSpec"]["spec"]["template"]["spec"]["containers"][0]
+    container["env"] = [{"name": "SERVICE", "value": "health-random.default"}]
+    http.post(EXPERIMENTS, json=made).raise_for_status()
+    assert finished(http, "health")["status"]["trialsSucceeded"] == 1

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from airflow_llmtune.controlplane import ControlPlane
+from trainer_image import make_image
 
 HERE = Path(__file__).parent
 ENVIRONMENTS = HERE.parent.parent / ".interop"
@@ -24,7 +25,7 @@ Kubectl = Callable[..., str]
 
 
 @pytest.fixture(scope="session")
-def plane() -> Iterator[ControlPlane]:
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     here, katib = Path(sys.prefix), ENVIRONMENTS / "katib"
     images = {
         # What the SDKs ask for when nobody names an image; this environment has torch.
@@ -33,6 +34,8 @@ def plane() -> Iterator[ControlPlane]:
         # What a person would build to push metrics from a trial.
         "example.com/katib-sdk": katib,
         "busybox": Path("/usr"),
+        # What this project's operators run their trainer in.
+        "airflow-llmtune/trainer": make_image(tmp_path_factory.mktemp("image")),
     }
     with ControlPlane(images=images, namespaces=["default", "team"]) as running:
         yield running

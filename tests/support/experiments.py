@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import copy
+import json
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hypothesis import strategies as st
 
 from objects import Object, shell_job
 
-_NAMES = ("lr", "batch", "optimizer", "depth")
+_MOST_PARAMETERS = 3
+_NAMES = ("lr", "batch", "optimizer")
 _CUSTOM_COLLECTOR = {"name": "collector", "image": "busybox", "command": ["collect"]}
 
 _ranges = st.tuples(st.integers(1, 20), st.integers(1, 20)).map(lambda pair: (pair[0], pair[0] + pair[1]))
-_distributions = st.sampled_from(({}, {"distribution": "uniform"}, {"distribution": "logUniform"}))
+_distributions = st.sampled_from(
+    ({}, *({"distribution": name} for name in ("uniform", "logUniform", "normal", "logNormal")))
+)
 
 
 def _range(type_: str, scale: float, step: str) -> st.SearchStrategy[Object]:
@@ -35,14 +41,29 @@ _spaces = st.one_of(
     _listed("categorical", ["sgd", "adam", "lion", "a b", "x,y"]),
     _listed("discrete", ["1", "2", "0.5", "1e-05"]),
 )
-_parameters = st.lists(_spaces, min_size=1, max_size=3).map(
+_parameters = st.lists(_spaces, min_size=1, max_size=_MOST_PARAMETERS).map(
     lambda spaces: [{"name": name, **space} for name, space in zip(_NAMES, spaces, strict=False)]
 )
 
-# The cheap ones: a surrogate model would take most of the time. Random comes first: it is what a failure shrinks to.
-_algorithms = st.sampled_from(
-    ("random", "random", "random", "grid", "grid", "sobol", "tpe", "multivariate-tpe", "cmaes", "hyperband", "pbt")
+# Random comes first: it is what a failure shrinks to.
+_ALGORITHMS = (
+    *("random", "random", "random", "grid", "grid", "sobol", "tpe", "multivariate-tpe", "cmaes", "hyperband", "pbt"),
+    "bayesianoptimization",
 )
+_SETTINGS: dict[str, dict[str, tuple[str, ...]]] = {
+    "random": {"random_state": ("7",)},
+    "tpe": {"gamma": ("0.25",), "prior_weight": ("1.5",), "n_EI_candidates": ("4",), "random_state": ("7",)},
+    "multivariate-tpe": {"n_startup_trials": ("2",), "n_ei_candidates": ("4",), "random_state": ("7",)},
+    "cmaes": {"sigma": ("0.3",), "restart_strategy": ("none", "ipop", "bipop"), "random_state": ("7",)},
+    "bayesianoptimization": {
+        "base_estimator": ("GP", "RF", "ET", "GBRT"),
+        "acq_func": ("gp_hedge", "LCB", "EI", "PI"),
+        "random_state": ("7",),
+    },
+}
+"""What users set, where no other setting depends on it. The bayesian search begins with ten random Trials, which few
+have: a surrogate model would take most of the time.
+"""
 
 _collectors = st.sampled_from(
     (
@@ -78,13 +99,59 @@ def _objectives(draw: st.DrawFn) -> Object:
     return objective
 
 
-def _template(parameters: list[Object], retain: bool) -> Object:
-    words = " ".join(f"--{one['name']}=${{trialParameters.{one['name']}_value}}" for one in parameters)
+def _pytorch_job(script: str) -> Object:
+    pod = {"containers": [{"name": "pytorch", "image": "torch", "command": ["sh", "-c", script]}]}
+    replicas = {"Master": {"replicas": 1, "template": {"spec": pod}}}
+    return {"apiVersion": "kubeflow.org/v1", "kind": "PyTorchJob", "spec": {"pytorchReplicaSpecs": replicas}}
+
+
+def _train_job(script: str) -> Object:
+    spec = {"runtimeRef": {"name": "torch-distributed"}, "trainer": {"command": ["sh", "-c", script]}}
+    return {"apiVersion": "trainer.kubeflow.org/v1alpha1", "kind": "TrainJob", "spec": spec}
+
+
+_JOBS = {"main": shell_job, "pytorch": _pytorch_job, "node": _train_job}
+"""By the name of their primary container."""
+
+_places = st.tuples(st.sampled_from(tuple(_JOBS)), st.sampled_from((True, True, False)))
+
+
+def _script(names: Sequence[str]) -> str:
+    return "train " + " ".join(f"--{name}=${{trialParameters.{name}_value}}" for name in names)
+
+
+CONFIG_MAP_WITH_TEMPLATES: Object = {
+    "metadata": {"name": "templates", "namespace": "default"},
+    "data": {
+        f"{container}-{count}": json.dumps(job(_script(_NAMES[:count])))
+        for container, job in _JOBS.items()
+        for count in range(1, _MOST_PARAMETERS + 1)
+    },
+}
+
+
+def _condition(type_: str) -> str:
+    return f'status.conditions.#(type=="{type_}")#|#(status=="True")#'
+
+
+def _source(names: Sequence[str], container: str, is_inline: bool) -> Object:
+    if is_inline:
+        return {"trialSpec": _JOBS[container](_script(names))}
+    place = {"configMapName": "templates", "configMapNamespace": "default"}
     return {
-        "primaryContainerName": "main",
+        "configMap": {**place, "templatePath": f"{container}-{len(names)}"},
+        # Katib knows the conditions of inline templates only.
+        "successCondition": _condition("Succeeded" if container == "pytorch" else "Complete"),
+        "failureCondition": _condition("Failed"),
+    }
+
+
+def _template(parameters: list[Object], source: Object, container: str, retain: bool) -> Object:
+    return {
+        "primaryContainerName": container,
         "retain": retain,
         "trialParameters": [{"name": f"{one['name']}_value", "reference": one["name"]} for one in parameters],
-        "trialSpec": shell_job(f"train {words}"),
+        **source,
     }
 
 
@@ -114,8 +181,25 @@ def _set(spec: Object, **settings: str) -> None:
 
 
 @st.composite
-def experiments(draw: st.DrawFn) -> Object:
+def _settings(draw: st.DrawFn, algorithm: str) -> list[Object]:
+    known = _SETTINGS.get(algorithm, {})
+    chosen = draw(st.lists(st.sampled_from(sorted(known)), unique=True)) if known else []
+    return [{"name": name, "value": draw(st.sampled_from(known[name]))} for name in chosen]
+
+
+@st.composite
+def _algorithms(draw: st.DrawFn) -> Object:
+    name = draw(st.sampled_from(_ALGORITHMS))
+    settings = draw(_settings(name))
+    return {"algorithmName": name, **({"algorithmSettings": settings} if settings else {})}
+
+
+@st.composite
+def experiments(draw: st.DrawFn, *, only_inline_jobs: bool = False) -> Object:
+    """``CONFIG_MAP_WITH_TEMPLATES`` and the shipped runtime must be there, unless with ``only_inline_jobs``."""
     parameters = draw(_parameters)
+    container, is_inline = ("main", True) if only_inline_jobs else draw(_places)
+    source = _source([one["name"] for one in parameters], container, is_inline)
     optional: dict[str, Any] = {
         "resumePolicy": draw(st.sampled_from((None, "Never", "LongRunning", "FromVolume"))),
         "metricsCollectorSpec": draw(_collectors) or None,
@@ -123,9 +207,9 @@ def experiments(draw: st.DrawFn) -> Object:
     }
     spec = {
         "objective": draw(_objectives()),
-        "algorithm": {"algorithmName": draw(_algorithms)},
+        "algorithm": draw(_algorithms()),
         "parameters": parameters,
-        "trialTemplate": _template(parameters, draw(st.booleans())),
+        "trialTemplate": _template(parameters, source, container, draw(st.booleans())),
         **draw(_counts()),
         **{name: value for name, value in optional.items() if value is not None},
     }
@@ -136,3 +220,60 @@ def experiments(draw: st.DrawFn) -> Object:
         "metadata": {"name": "exp", "namespace": "default"},
         "spec": spec,
     }
+
+
+_ODD_VALUES: tuple[Any, ...] = (
+    *("", "ééé", "a b", "0", "nan", "1e999", "${trialParameters.lr_value}", "${trialSpec.Name}", "x" * 300),
+    *(None, True, False, 0, -1, 7, 2**63, 0.5, [], {}, [None], ["a"], [{}], {"a": 1}),
+)
+
+
+_KEPT = {
+    ("maxTrialCount",),
+    ("trialTemplate", "successCondition"),
+    ("trialTemplate", "failureCondition"),
+    ("trialTemplate", "trialSpec", "apiVersion"),
+}
+"""Without a limit, with conditions that never hold or a kind that is not served, there is rightly no end."""
+
+
+def _places_in(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The way to each key and item below, however deep."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in items:
+        yield (*path, key)
+        yield from _places_in(inner, (*path, key))
+
+
+def _other_type(value: Any) -> Any:
+    match value:
+        case str():
+            return [value]
+        case dict():
+            return list(value.values())
+        case list():
+            return {str(index): one for index, one in enumerate(value)}
+        case _:
+            return str(value)
+
+
+@st.composite
+def mutated_experiments(draw: st.DrawFn) -> Object:
+    """Valid ones of which a few keys or values were changed, anyhow, but for what says when they end."""
+    experiment = copy.deepcopy(draw(experiments()))
+    experiment["spec"].setdefault("maxTrialCount", experiment["spec"]["parallelTrialCount"])
+    for _ in range(draw(st.sampled_from((1, 1, 2)))):
+        places = [("spec", *path) for path in _places_in(experiment["spec"]) if path not in _KEPT]
+        deep = [path for path in places if "trialSpec" in path[:-1]]
+        *way, key = draw(st.sampled_from(deep or places) | st.sampled_from(places))
+        holder = experiment
+        for step in way:
+            holder = holder[step]
+        match draw(st.sampled_from(("odd", "odd", "delete", "other type"))):
+            case "odd":
+                holder[key] = copy.deepcopy(draw(st.sampled_from(_ODD_VALUES)))
+            case "delete":
+                del holder[key]
+            case "other type":
+                holder[key] = _other_type(holder[key])
+    return experiment

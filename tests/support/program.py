@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -13,6 +14,12 @@ import yaml
 
 from clients import http_client
 from objects import Object
+
+
+def processes(word: str) -> list[psutil.Process]:
+    """All of this machine that were started with it."""
+    found = psutil.process_iter(["cmdline"])
+    return [one for one in found if any(word in part for part in one.info["cmdline"] or ())]
 
 
 class Program:
@@ -26,6 +33,12 @@ class Program:
         self.http = http_client(self.kubeconfig.read_text())
 
     def _start(self) -> None:
+        self._launch()
+        assert self._process is not None
+        assert self._process.stdout is not None
+        assert self._process.stdout.readline().startswith("control plane ready at")
+
+    def _launch(self) -> None:
         command = [sys.executable, "-m", "airflow_llmtune.controlplane"]
         self._process = subprocess.Popen(
             [*command, "--kubeconfig", str(self.kubeconfig), "--state-dir", str(self.state)],
@@ -33,8 +46,6 @@ class Program:
             stdout=subprocess.PIPE,
             text=True,
         )
-        assert self._process.stdout is not None
-        assert self._process.stdout.readline().startswith("control plane ready at")
 
     @property
     def pid(self) -> int:
@@ -48,6 +59,12 @@ class Program:
         self._start()
         # The same as before, unless another test has got the port in between.
         self.http.base_url = yaml.safe_load(self.kubeconfig.read_text())["clusters"][0]["cluster"]["server"]
+
+    def start_and_kill(self, seconds: float) -> None:
+        """Give it so much time, which may be too little to become ready."""
+        self._launch()
+        time.sleep(seconds)
+        self.kill()
 
     def close(self) -> None:
         self._end(signal.SIGTERM)

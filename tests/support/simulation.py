@@ -11,7 +11,7 @@ from pathlib import Path
 from random import Random
 
 from airflow_llmtune.controlplane.admission import KatibAdmission
-from airflow_llmtune.controlplane.apiserver.kinds import EXPERIMENT, JOB, NAMESPACE, SUGGESTION, TRIAL
+from airflow_llmtune.controlplane.apiserver.kinds import EXPERIMENT, NAMESPACE, PYTORCH_JOB, SUGGESTION, TRIAL, Kind
 from airflow_llmtune.controlplane.apiserver.registry import Registry
 from airflow_llmtune.controlplane.clock import timestamp
 from airflow_llmtune.controlplane.controllers.early_stopping import EarlyStoppingService
@@ -73,7 +73,9 @@ class Simulation:
         return [trial for trial in found if not states or trial_state(trial) in states]
 
     def job(self, trial: Object) -> Object | None:
-        return self.registry.find(JOB, trial["metadata"]["namespace"], trial["metadata"]["name"])
+        """Whatever its kind: no other Trial has its name."""
+        key = (trial["metadata"]["namespace"], trial["metadata"]["name"])
+        return next((job for kind in TrialController.owns if (job := self.registry.find(kind, *key))), None)
 
     # What the test does
 
@@ -93,11 +95,18 @@ class Simulation:
         job = self.job(trial)
         if job is not None and "deletionTimestamp" not in job["metadata"]:
             condition = {"type": type_, "status": "True", "reason": reason, "message": ""}
-            self.registry.update_status(JOB, {**job, "status": {"conditions": [condition]}})
+            self.registry.update_status(kind_of(job), {**job, "status": {"conditions": [condition]}})
+
+    def delete_job(self, trial: Object) -> None:
+        job = self.job(trial)
+        if job is not None:
+            self.registry.delete(kind_of(job), job["metadata"]["namespace"], job["metadata"]["name"])
 
     def succeed(self, trial: Object, *values: str) -> None:
         self.report(trial, values)
-        self.end_job(trial, "Complete")
+        job = self.job(trial)
+        is_operated = job is not None and job["kind"] == PYTORCH_JOB.name
+        self.end_job(trial, "Succeeded" if is_operated else "Complete")
 
     def stop_early(self, trial: Object, *values: str) -> None:
         self.report(trial, values)
@@ -154,10 +163,15 @@ class Simulation:
     def _collect_garbage(self) -> None:
         """Jobs whose Trial is gone, and those that are deleted: there are no pods to wait for."""
         trials = {trial.view["metadata"]["uid"] for trial in self.registry.entries(TRIAL)}
-        for entry in list(self.registry.entries(JOB)):
-            if "deletionTimestamp" in entry.view["metadata"]:
-                job = entry.copy()
-                job["metadata"]["finalizers"] = []
-                self.registry.update(JOB, job)
-            elif (controller_of(dict(entry.view)) or {}).get("uid") not in trials:
-                self.registry.delete(JOB, *entry.key)
+        for kind in TrialController.owns:
+            for entry in list(self.registry.entries(kind)):
+                if "deletionTimestamp" in entry.view["metadata"]:
+                    job = entry.copy()
+                    job["metadata"]["finalizers"] = []
+                    self.registry.update(kind, job)
+                elif (controller_of(dict(entry.view)) or {}).get("uid") not in trials:
+                    self.registry.delete(kind, *entry.key)
+
+
+def kind_of(job: Object) -> Kind:
+    return next(kind for kind in TrialController.owns if kind.name == job["kind"])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from airflow_llmtune.controlplane import algorithms
+from docs.compatibility_fields import FIELD_KINDS, field_rows, split_field_note, unknown_field
 from docs.compatibility_notes import NotesError, read_notes
 from docs.generate_compatibility import PAGE, page
 
@@ -58,3 +59,25 @@ def test_a_line_that_no_section_takes_is_told():
 
 def test_a_reason_may_have_bars_in_it():
     assert read_notes("Pods | x | differing | a | b").others()[0].why == "a | b"
+
+
+@pytest.mark.parametrize(
+    ("what", "complaint"),
+    [
+        ("Pod spec.priority, spec.containers[].env[].value", ""),
+        ("Pod spec.priority, spec.prioritys", "a Pod has no field spec.prioritys"),
+        ("JobSet spec.replicatedJobs[].template.spec.suspend", "a JobSet has no field"),
+        ("Lease spec.a", "no fields of a Lease are listed"),
+    ],
+)
+def test_a_note_is_about_fields_that_are_there(what, complaint):
+    (note,) = read_notes(f"field | {what} | differing | why").lines
+    assert unknown_field(*split_field_note(note)).startswith(complaint)
+    assert bool(unknown_field(*split_field_note(note))) == bool(complaint)
+
+
+@pytest.mark.parametrize("kind", FIELD_KINDS)
+def test_fields_are_listed_once(kind):
+    rows = list(field_rows(kind))
+    assert rows[0][0] == "spec"
+    assert len({path for path, _ in rows}) == len(rows)

@@ -6,17 +6,12 @@ What nobody mistypes in a trial (affinity, probes, volume sources, …) is taken
 
 from __future__ import annotations
 
-from airflow_llmtune.controlplane.admission.structs import ANY, FieldType, ListOf, MapOf, Struct
-
-
-def _fields(types: dict[FieldType, str]) -> dict[str, FieldType]:
-    return {name: type_ for type_, names in types.items() for name in names.split()}
-
+from airflow_llmtune.controlplane.admission.structs import ANY, ListOf, MapOf, Struct, fields_of
 
 _META = Struct(
     "ObjectMeta",
     {
-        **_fields({"string": "name generateName namespace uid resourceVersion selfLink", "int64": "generation"}),
+        **fields_of({"string": "name generateName namespace uid resourceVersion selfLink", "int64": "generation"}),
         "labels": MapOf("string"),
         "annotations": MapOf("string"),
         "finalizers": ListOf("string"),
@@ -33,19 +28,21 @@ _ENV = ListOf(Struct("EnvVar", {"name": "string", "value": "string", "valueFrom"
 _MOUNTS = ListOf(
     Struct(
         "VolumeMount",
-        _fields(
+        fields_of(
             {"string": "name mountPath subPath subPathExpr mountPropagation recursiveReadOnly", "bool": "readOnly"}
         ),
     )
 )
 
-_PORTS = ListOf(Struct("ContainerPort", _fields({"string": "name protocol hostIP", "int32": "containerPort hostPort"})))
+_PORTS = ListOf(
+    Struct("ContainerPort", fields_of({"string": "name protocol hostIP", "int32": "containerPort hostPort"}))
+)
 
 _CONTAINERS = ListOf(
     Struct(
         "Container",
         {
-            **_fields(
+            **fields_of(
                 {
                     "string": "name image workingDir imagePullPolicy terminationMessagePath "
                     "terminationMessagePolicy restartPolicy",
@@ -67,7 +64,7 @@ _CONTAINERS = ListOf(
 
 # What the scheduler here reads of it; the rest is ignored.
 _NODE_TERM = ListOf(
-    Struct("NodeSelectorRequirement", {**_fields({"string": "key operator"}), "values": ListOf("string")})
+    Struct("NodeSelectorRequirement", {**fields_of({"string": "key operator"}), "values": ListOf("string")})
 )
 _NODE_TERMS = ListOf(Struct("NodeSelectorTerm", {"matchExpressions": _NODE_TERM, "matchFields": _NODE_TERM}))
 _NODE_AFFINITY = Struct(
@@ -82,7 +79,7 @@ _AFFINITY = Struct("Affinity", {"nodeAffinity": _NODE_AFFINITY, "podAffinity": A
 POD_SPEC = Struct(
     "PodSpec",
     {
-        **_fields(
+        **fields_of(
             {
                 "string": "restartPolicy dnsPolicy serviceAccountName serviceAccount nodeName hostname subdomain "
                 "schedulerName priorityClassName preemptionPolicy runtimeClassName hostnameOverride",
@@ -105,9 +102,9 @@ POD_SPEC = Struct(
 
 _EXIT_CODES = Struct(
     "PodFailurePolicyOnExitCodesRequirement",
-    {**_fields({"string": "containerName operator"}), "values": ListOf("int32")},
+    {**fields_of({"string": "containerName operator"}), "values": ListOf("int32")},
 )
-_POD_CONDITION = Struct("PodFailurePolicyOnPodConditionsPattern", _fields({"string": "type status"}))
+_POD_CONDITION = Struct("PodFailurePolicyOnPodConditionsPattern", fields_of({"string": "type status"}))
 _FAILURE_RULE = Struct(
     "PodFailurePolicyRule",
     {"action": "string", "onExitCodes": _EXIT_CODES, "onPodConditions": ListOf(_POD_CONDITION)},
@@ -117,7 +114,7 @@ _SUCCESS_RULE = Struct("SuccessPolicyRule", {"succeededIndexes": "string", "succ
 JOB_SPEC = Struct(
     "JobSpec",
     {
-        **_fields(
+        **fields_of(
             {
                 "int32": "parallelism completions backoffLimit backoffLimitPerIndex maxFailedIndexes "
                 "ttlSecondsAfterFinished",

@@ -1,33 +1,46 @@
 """What is known of the fields of built-in kinds, as OpenAPI: for ``kubectl explain`` and for finding unknown fields.
 
-The typed structs that admission reads objects by are the one source; whatever they leave open is open here.
+The typed structs that admission reads objects by are the first source; whatever they leave open is open here. Kinds and
+statuses that it does not read have structs for this alone, which refuse nothing.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from airflow_llmtune.controlplane.admission import training_schema
+from airflow_llmtune.controlplane.admission import built_in_struct, katib_struct, run_status_struct, training_schema
 from airflow_llmtune.controlplane.admission.experiment_struct import EXPERIMENT_SPEC
 from airflow_llmtune.controlplane.admission.job_struct import JOB_SPEC, POD_SPEC
 from airflow_llmtune.controlplane.admission.structs import FieldType, ListOf, MapOf, Named, Struct
 from airflow_llmtune.controlplane.apiserver.kinds import (
     CLUSTER_TRAINING_RUNTIME,
     CONFIG_MAP,
+    CUSTOM_RESOURCE_DEFINITION,
+    DEPLOYMENT,
+    EVENT,
     EXPERIMENT,
     JOB,
     JOB_SET,
+    NAMESPACE,
+    NODE,
+    PERSISTENT_VOLUME,
+    PERSISTENT_VOLUME_CLAIM,
     POD,
     PYTORCH_JOB,
+    ROLE,
+    ROLE_BINDING,
     SECRET,
+    SERVICE,
+    SERVICE_ACCOUNT,
+    SUGGESTION,
     TRAIN_JOB,
     TRAINING_RUNTIME,
+    TRIAL,
     Kind,
 )
 
 Schema = dict[str, Any]
 
-_OPEN: Schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 _SCALARS: dict[str, Schema] = {
     "string": {"type": "string"},
     "bool": {"type": "boolean"},
@@ -41,15 +54,6 @@ _REPLICAS = MapOf(
         "ReplicaSpec",
         {"replicas": "int32", "restartPolicy": "string", "template": JOB_SPEC.fields["template"]},
     )
-)
-_PYTORCH_JOB_SPEC = Struct(
-    "PyTorchJobSpec",
-    {
-        "pytorchReplicaSpecs": _REPLICAS,
-        "nprocPerNode": "string",
-        "runPolicy": MapOf("any"),
-        "elasticPolicy": MapOf("any"),
-    },
 )
 
 
@@ -68,9 +72,40 @@ def _schema(type_: FieldType) -> Schema:
             return _SCALARS[type_]
 
 
-def _object(spec: Schema, *, is_open: bool = False) -> Schema:
-    schema: Schema = {"type": "object", "properties": {"spec": spec, "status": _OPEN}}
-    return schema | {"x-kubernetes-preserve-unknown-fields": True} if is_open else schema
+def _opened(schema: Schema) -> Schema:
+    """For fields that are told of and not checked: one that is missing here is no mistake of the sender."""
+    opened = dict(schema)
+    if schema.get("type") == "object":
+        opened["x-kubernetes-preserve-unknown-fields"] = True
+    if "properties" in schema:
+        opened["properties"] = {name: _opened(one) for name, one in schema["properties"].items()}
+    for below in ("items", "additionalProperties"):
+        if below in schema:
+            opened[below] = _opened(schema[below])
+    return opened
+
+
+def _told(type_: Struct) -> Schema:
+    return _opened(_schema(type_))
+
+
+def _object(spec: Schema, status: Struct) -> Schema:
+    return {"type": "object", "properties": {"spec": spec, "status": _told(status)}}
+
+
+def _custom(spec: Schema, status: Struct) -> Schema:
+    """Katib's and the training operators' webhooks drop unknown fields without a word: their definitions are open."""
+    is_open = {"x-kubernetes-preserve-unknown-fields": True}
+    return {**_object({**spec, **is_open}, status), **is_open}
+
+
+def _with_status(schema: Schema, status: Struct) -> Schema:
+    return {**schema, "properties": {**schema["properties"], "status": _told(status)}}
+
+
+def _pytorch_job_spec() -> Schema:
+    known = _opened(training_schema.PYTORCH_JOB["properties"]["spec"])
+    return {**known, "properties": {**known["properties"], "pytorchReplicaSpecs": _schema(_REPLICAS)}}
 
 
 def _with_texts(*fields: str, **others: Schema) -> Schema:
@@ -83,13 +118,25 @@ _IMMUTABLE = {"immutable": {"type": "boolean"}}
 OPENAPI_SCHEMAS: dict[Kind, Schema] = {
     CONFIG_MAP: _with_texts("data", "binaryData", **_IMMUTABLE),
     SECRET: _with_texts("data", "stringData", type={"type": "string"}, **_IMMUTABLE),
-    POD: _object(_schema(POD_SPEC)),
-    JOB: _object(_schema(JOB_SPEC)),
-    # Katib's and the training operators' webhooks drop unknown fields without a word, as their definitions let them in.
-    EXPERIMENT: _object({**_schema(EXPERIMENT_SPEC), "x-kubernetes-preserve-unknown-fields": True}, is_open=True),
-    PYTORCH_JOB: _object({**_schema(_PYTORCH_JOB_SPEC), "x-kubernetes-preserve-unknown-fields": True}, is_open=True),
-    TRAIN_JOB: training_schema.TRAIN_JOB,
+    NAMESPACE: _told(built_in_struct.NAMESPACE),
+    SERVICE: _told(built_in_struct.SERVICE),
+    EVENT: _told(built_in_struct.EVENT),
+    SERVICE_ACCOUNT: _told(built_in_struct.SERVICE_ACCOUNT),
+    PERSISTENT_VOLUME_CLAIM: _told(built_in_struct.PERSISTENT_VOLUME_CLAIM),
+    PERSISTENT_VOLUME: _told(built_in_struct.PERSISTENT_VOLUME),
+    NODE: _told(built_in_struct.NODE),
+    DEPLOYMENT: _told(built_in_struct.DEPLOYMENT),
+    ROLE: _told(built_in_struct.ROLE),
+    ROLE_BINDING: _told(built_in_struct.ROLE_BINDING),
+    CUSTOM_RESOURCE_DEFINITION: _told(built_in_struct.CUSTOM_RESOURCE_DEFINITION),
+    POD: _object(_schema(POD_SPEC), run_status_struct.POD_STATUS),
+    JOB: _object(_schema(JOB_SPEC), run_status_struct.JOB_STATUS),
+    EXPERIMENT: _custom(_schema(EXPERIMENT_SPEC), katib_struct.EXPERIMENT_STATUS),
+    SUGGESTION: _custom(_told(katib_struct.SUGGESTION_SPEC), katib_struct.SUGGESTION_STATUS),
+    TRIAL: _custom(_told(katib_struct.TRIAL_SPEC), katib_struct.TRIAL_STATUS),
+    PYTORCH_JOB: _custom(_pytorch_job_spec(), run_status_struct.PYTORCH_JOB_STATUS),
+    TRAIN_JOB: _with_status(training_schema.TRAIN_JOB, run_status_struct.TRAIN_JOB_STATUS),
     TRAINING_RUNTIME: training_schema.RUNTIME,
     CLUSTER_TRAINING_RUNTIME: training_schema.RUNTIME,
-    JOB_SET: training_schema.JOB_SET,
+    JOB_SET: _with_status(training_schema.JOB_SET, run_status_struct.JOB_SET_STATUS),
 }

@@ -44,6 +44,12 @@ FieldType = str | Struct | Named | ListOf | MapOf
 
 ANY = "any"
 
+
+def fields_of(types: Mapping[FieldType, str]) -> dict[str, FieldType]:
+    """Fields by type, the names of each type in one text."""
+    return {name: type_ for type_, names in types.items() for name in names.split()}
+
+
 _GO_NAMES = {dict: "object", list: "array", str: "string", bool: "bool", int: "number", float: "number"}
 
 

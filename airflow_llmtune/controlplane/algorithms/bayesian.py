@@ -4,10 +4,10 @@ The settings are those of upstream's library: the regressor (``base_estimator``)
 and how that is searched (``acq_optimizer``). Trials still running count as if they came out as the mean of the ended
 ones, so that parallel ones keep apart.
 
-Differs from upstream: doubles are searched in their own distribution, not always in logarithms; ``gp_hedge`` weighs its
-three functions by the present model alone, since nothing is kept between calls; and what upstream accepts and then
-fails at without end is refused: the functions that need the trials' times (``EIps``, ``PIps``), and ``lbfgs`` on trees,
-which have no slope.
+Differs from upstream: ``gp_hedge`` weighs its three functions by the present model alone, since nothing is kept between
+calls. Unless ``strict``, doubles are searched in their own distribution, not always in logarithms, and what upstream
+accepts and then fails at without end is refused: the functions that need the trials' times (``EIps``, ``PIps``), and
+``lbfgs`` on trees, which have no slope.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from airflow_llmtune.controlplane.algorithms.search_space import (
 )
 from airflow_llmtune.controlplane.algorithms.surrogate import Array, Surrogate, surrogate
 from airflow_llmtune.controlplane.algorithms.unit_cube import text_at, unit_of
+from airflow_llmtune.controlplane.algorithms.upstream_space import UpstreamFailureError, as_skopt
 
 Promise = Callable[[Array, Array, float], Array]
 """From means, deviations and the least loss so far to what a point promises: more is better."""
@@ -66,22 +67,34 @@ _RULES: dict[str, Rule] = {
 
 class BayesianOptimization:
     def validate(self, request: SearchRequest) -> None:
-        settings = request.settings
-        check_settings("bayesianoptimization", settings, _RULES)
-        function, estimator = settings.get("acq_func", ""), settings.get("base_estimator", "GP")
-        if function.endswith("ps"):
-            raise InvalidSettingsError(
-                f"acq_func {function} weighs in how long each trial took, which Katib does not pass on; "
-                f"use {function.removesuffix('ps')}"
-            )
-        if settings.get("acq_optimizer") == "lbfgs" and estimator != "GP":
-            raise InvalidSettingsError(
-                f"acq_optimizer lbfgs needs base_estimator GP, {estimator} has no slope to follow"
-            )
+        check_settings("bayesianoptimization", request.settings, _RULES)
+        complaint = _without_slope(request) or _without_times(request)
+        if complaint and not request.strict:
+            raise InvalidSettingsError(complaint)
 
     def suggest(self, request: SearchRequest, count: int) -> Reply:
+        # Only strict comes here with such settings; upstream misses the times when the first result is there.
+        complaint = _without_slope(request) or (_has_value(request.past) and _without_times(request))
+        if complaint:
+            raise UpstreamFailureError(f"Exception calling application: {complaint}")
+        seen = as_skopt(request)
         with unheard():
-            return one_by_one(request, count, lambda past, seed: _next(request, past, seed))
+            return one_by_one(seen, count, lambda past, seed: _next(seen, past, seed))
+
+
+def _without_slope(request: SearchRequest) -> str:
+    estimator = request.settings.get("base_estimator", "GP")
+    if request.settings.get("acq_optimizer") != "lbfgs" or estimator == "GP":
+        return ""
+    return f"acq_optimizer lbfgs needs base_estimator GP, {estimator} has no slope to follow"
+
+
+def _without_times(request: SearchRequest) -> str:
+    function = request.settings.get("acq_func", "")
+    if not function.endswith("ps"):
+        return ""
+    better = function.removesuffix("ps")
+    return f"acq_func {function} weighs in how long each trial took, which Katib does not pass on; use {better}"
 
 
 def _next(request: SearchRequest, past: Sequence[PastTrial], seed: int) -> Assignments:

@@ -3,7 +3,8 @@
 The trials in the order of their suggestion are the generations, one block of a population's size after the other. The
 distribution is told each block whose trials have all ended and asked for the next point; so with more trials in
 parallel than a block holds some points come from a distribution that is one generation old, as upstream's do.
-Only ``int`` and ``double`` parameters take part; as upstream, each other parameter is drawn at random.
+Only ``int`` and ``double`` parameters take part; as upstream, each other parameter is drawn at random. In ``strict``
+distributions are ignored, as upstream's library does.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from airflow_llmtune.controlplane.algorithms.request import (
 from airflow_llmtune.controlplane.algorithms.sampling import random_assignments
 from airflow_llmtune.controlplane.algorithms.search_space import Assignments, InvalidSettingsError, Range
 from airflow_llmtune.controlplane.algorithms.unit_cube import assignments_at, unit_of
+from airflow_llmtune.controlplane.algorithms.upstream_space import as_goptuna
 
 _RULES: dict[str, Rule] = {
     "random_state": (lambda text: str(int(text)) != "", ""),
@@ -49,8 +51,9 @@ class CovarianceMatrixAdaptation:
         check_settings("cmaes", request.settings, _RULES, ignore_unknown=True)
 
     def suggest(self, request: SearchRequest, count: int) -> Reply:
+        seen = as_goptuna(request)
         with unheard():
-            return one_by_one(request, count, lambda past, seed: _next(request, past, seed))
+            return one_by_one(seen, count, lambda past, seed: _next(seen, past, seed))
 
 
 def _searched(request: SearchRequest) -> list[Range]:

@@ -15,6 +15,7 @@ from airflow_llmtune.controlplane.algorithms.request import (
     check_settings,
 )
 from airflow_llmtune.controlplane.algorithms.search_space import InvalidSettingsError, combinations
+from airflow_llmtune.controlplane.algorithms.upstream_space import as_optuna
 
 _LONGEST_LIST = 100_000
 
@@ -31,6 +32,7 @@ class GridSearch:
             )
 
     def suggest(self, request: SearchRequest, count: int) -> Reply:
+        request = as_optuna(request)
         names = [parameter.name for parameter in request.space]
         axes = [parameter.values() for parameter in request.space]
         used = {tuple(trial.assignments[name] for name in names) for trial in request.past}

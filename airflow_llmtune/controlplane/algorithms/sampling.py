@@ -4,7 +4,7 @@ A study is built anew for every parameter set from the trials so far, so nothing
 Optuna has no normal distributions: such a parameter is drawn as its quantile, uniform between 0 and 1, and
 mapped back (mean in the middle of the range, a standard deviation of a sixth of it). ``random`` and ``tpe`` leave
 it unbounded, as upstream's hyperopt does; for ``multivariate-tpe``, which upstream has no such distribution, it ends
-at the bounds.
+at the bounds, or fails as upstream in ``strict``.
 
 Importing this module imports Optuna (a quarter of a second); the catalog does that when it is first needed.
 """
@@ -35,6 +35,7 @@ from airflow_llmtune.controlplane.algorithms.request import (
     one_by_one,
 )
 from airflow_llmtune.controlplane.algorithms.search_space import Assignments, Choice, Parameter, Range
+from airflow_llmtune.controlplane.algorithms.upstream_space import as_optuna
 
 _SMALLEST_QUANTILE = 1e-9
 _LARGEST_EXACT = 2**53
@@ -73,7 +74,12 @@ class TreeParzenEstimator:
         check_settings("tpe", request.settings, _TPE_RULES)
 
     def suggest(self, request: SearchRequest, count: int) -> Reply:
-        return _learn(request, count, _tpe_options(request), bounded=False)
+        options = _tpe_options(request)
+        if request.strict and request.past:
+            # Upstream draws each set of a later call with the same seed from the same trials.
+            drawn = _learn(request, 1, options, bounded=False).suggested
+            return Reply([*drawn] * count)
+        return _learn(request, count, options, bounded=False)
 
 
 class MultivariateTreeParzenEstimator:
@@ -88,7 +94,7 @@ class MultivariateTreeParzenEstimator:
             if name in request.settings:
                 # Without a single candidate there is nothing to choose from.
                 options[name] = max(int(request.settings[name]), int(name == "n_ei_candidates"))
-        return _learn(request, count, options, bounded=True)
+        return _learn(as_optuna(request), count, options, bounded=True)
 
 
 def random_assignments(space: Sequence[Parameter], seed: int) -> Assignments:

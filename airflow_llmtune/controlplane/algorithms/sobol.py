@@ -2,7 +2,7 @@
 
 Without ``random_state`` it is the plain sequence, the same for every Experiment, from its second point on (the first
 is the corner of all lower bounds); with it the sequence is scrambled by the seed. Upstream ignores that one too: it has
-no settings, and minds none.
+no settings, and minds none. In ``strict`` distributions are ignored, as upstream's library does.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from airflow_llmtune.controlplane.algorithms.library_warnings import unheard
 from airflow_llmtune.controlplane.algorithms.request import Reply, SearchRequest, Suggested
 from airflow_llmtune.controlplane.algorithms.search_space import Assignments, InvalidSettingsError
 from airflow_llmtune.controlplane.algorithms.unit_cube import assignments_at
+from airflow_llmtune.controlplane.algorithms.upstream_space import as_goptuna
 
 
 class SobolSequence:
@@ -24,6 +25,7 @@ class SobolSequence:
 
     def suggest(self, request: SearchRequest, count: int) -> Reply:
         """The first points of the sequence that are not among the past ones; a dropped one therefore comes again."""
+        request = as_goptuna(request)
         used = Counter(_key(trial.assignments) for trial in request.past)
         fresh = []
         for assignments in _points(request, len(request.past) + count):

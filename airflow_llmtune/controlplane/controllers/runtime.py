@@ -137,7 +137,10 @@ class _Worker:
 
     def _report(self, key: Key, error: Exception) -> None:
         controller = self._controller
-        log.warning("reconcile of %s %s/%s failed: %s", controller.kind.name, *key, error, exc_info=error)
+        # What the API refuses is a mistake in the object: its message says all, a traceback would only hide it.
+        is_refusal = isinstance(error, ApiError) and error.code < 500
+        trace = None if is_refusal else error
+        log.warning("reconcile of %s %s/%s failed: %s", controller.kind.name, *key, error, exc_info=trace)
         obj = controller.registry.find(controller.kind, *key)
         if obj is not None:
             with contextlib.suppress(ApiError):

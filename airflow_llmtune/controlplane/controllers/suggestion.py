@@ -1,7 +1,7 @@
 """The Suggestion controller: draws as many parameter sets as are requested.
 
-Differs from Katib: the algorithm runs in this process, so nothing has to be waited for and no gRPC is spoken; the
-objects of the service are there all the same, and the conditions come in the same order.
+Differs from Katib: the algorithm runs in this process, so nothing has to be waited for and gRPC tells of health
+only; the objects of the service are there all the same, and the conditions come in the same order.
 """
 
 from __future__ import annotations

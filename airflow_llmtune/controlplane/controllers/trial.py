@@ -6,8 +6,9 @@ import copy
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from airflow_llmtune.controlplane.apiserver.errors import ApiError
 from airflow_llmtune.controlplane.apiserver.kinds import JOB, POD, PYTORCH_JOB, TRAIN_JOB, TRIAL, Kind
-from airflow_llmtune.controlplane.clock import Clock, timestamp
+from airflow_llmtune.controlplane.clock import Clock, seconds_left, timestamp
 from airflow_llmtune.controlplane.controllers import trial_status
 from airflow_llmtune.controlplane.controllers.conditions import has_condition
 from airflow_llmtune.controlplane.controllers.observation import fold, is_available, wanted_metrics
@@ -22,6 +23,8 @@ FINALIZER = "clean-metrics-in-db"
 TRIAL_LABEL = "katib.kubeflow.org/trial"
 
 _LOOK_AGAIN_SECONDS = 1.0
+_PATIENCE_SECONDS = 5.0
+"""What the job refers to may still be on its way, and an Experiment without a limit must not make Trial after Trial."""
 
 
 class UnknownKindError(Exception):
@@ -83,7 +86,12 @@ class TrialController(Controller):
     def _follow(self, trial: dict[str, Any], kind: Kind, now: str) -> float | None:
         job = self._job(trial, kind)
         if job is None:
-            job = self._create_job(trial, kind)
+            try:
+                job = self._create_job(trial, kind)
+            except ApiError as error:
+                if self._may_pass(trial, error):
+                    raise
+                return self._judge(trial, trial_status.JobStatus("Failed", message=error.message), now)
         elif is_left_behind(job, trial):
             return None  # When it has gone we are called again.
         delay = self._judge(trial, trial_status.job_status(trial, job), now)
@@ -105,6 +113,12 @@ class TrialController(Controller):
         created = self.registry.create(kind, job)
         self._tell(trial, "JobCreated", f"Job {trial['metadata']['name']} has been created")
         return created
+
+    def _may_pass(self, trial: dict[str, Any], error: ApiError) -> bool:
+        """Differs from Katib unless strict: there the job is tried again for ever, whatever is wrong with it."""
+        if self._strict or not trial_status.is_final_refusal(error.code, error.message):
+            return True
+        return seconds_left(trial["status"]["startTime"], _PATIENCE_SECONDS, self._clock()) > 0
 
     def _clear_job(self, trial: dict[str, Any], kind: Kind | None) -> None:
         job = self._job(trial, kind) if kind is not None else None

@@ -35,6 +35,14 @@ def job_status(trial: dict[str, Any], job: dict[str, Any]) -> JobStatus:
     return JobStatus("Running")
 
 
+def is_final_refusal(code: int, message: str) -> bool:
+    """Whether the answer to the job's creation lies in the job itself.
+
+    What is absent may come, and a 403 that is no webhook's (a quota, a namespace that ends) may pass.
+    """
+    return code in {400, 422} or (code == 403 and message.startswith("admission webhook"))
+
+
 def _told(state: JobState, condition: Any) -> JobStatus:
     """A path holds when it selects an object or a list that is not empty; the (first) object explains it."""
     if not isinstance(condition, dict):

@@ -15,6 +15,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 DB_MANAGER_PORT = 6789
+"""Also of a Suggestion's Service, whose name leads here inside pods."""
+
+EARLY_STOPPING_PORT = 6788
 
 _TRIES = 10
 _CHUNK_BYTES = 64 << 10
@@ -31,33 +34,37 @@ class LazyListener:
         self._start_server = start_server
         self._starting = asyncio.Lock()
         self._server: tuple[Any, int] | None = None
-        self._listener: asyncio.Server | None = None
+        self._listeners: list[asyncio.Server] = []
         self._relays: set[asyncio.Task[None]] = set()
 
     async def start(self, seed: str) -> str:
         """Listen on a loopback address of one's own; returns it with its port.
 
         The same seed tries the same addresses, so that a control plane that is started again is found again. Where
-        only 127.0.0.1 can be bound, the port is any free one.
+        only 127.0.0.1 can be bound, the port is any free one, and there is none for early stopping.
         """
         for host in _addresses(seed):
             with contextlib.suppress(OSError):
-                return await self._listen(host, DB_MANAGER_PORT)
+                found = await self._listen(host, DB_MANAGER_PORT)
+                with contextlib.suppress(OSError):
+                    await self._listen(host, EARLY_STOPPING_PORT)
+                return found
         return await self._listen(_LOOPBACK, 0)
 
     async def _listen(self, host: str, port: int) -> str:
-        self._listener = await asyncio.start_server(self._accept, host, port)
-        address, bound = self._listener.sockets[0].getsockname()
+        listener = await asyncio.start_server(self._accept, host, port)
+        self._listeners.append(listener)
+        address, bound = listener.sockets[0].getsockname()
         return f"{address}:{bound}"
 
     async def stop(self) -> None:
-        if self._listener is not None:
-            self._listener.close()
+        for listener in self._listeners:
+            listener.close()
         for task in self._relays:
             task.cancel()
         await asyncio.gather(*self._relays, return_exceptions=True)
-        if self._listener is not None:
-            await self._listener.wait_closed()
+        for listener in self._listeners:
+            await listener.wait_closed()
         if self._server is not None:
             (server, _), self._server = self._server, None
             await server.stop(0)

@@ -22,6 +22,7 @@ from airflow_llmtune.controlplane.apiserver.logs import LogOptions
 from airflow_llmtune.controlplane.clock import Clock, timestamp, utc_now
 from airflow_llmtune.controlplane.kubelet.container_setup import PodContext
 from airflow_llmtune.controlplane.kubelet.devices import Devices
+from airflow_llmtune.controlplane.kubelet.environment import LOOPBACK
 from airflow_llmtune.controlplane.kubelet.host_names import HostNames
 from airflow_llmtune.controlplane.kubelet.images import Images
 from airflow_llmtune.controlplane.kubelet.in_process import InProcessImage
@@ -54,6 +55,7 @@ class Kubelet:
 
     :param images: image name to the prefix (a virtual environment) whose ``bin`` its programs come from
     :param hosts: names that pods can reach besides those of Services, with their addresses
+    :param suggestion_address: where the names of Suggestions' Services lead to
     :param authority: the certificate that pods find as their service account's ``ca.crt``
     :param node_resources: what the node has, in place of what the machine has
     :param outage_seconds: how long containers run on when this kubelet is killed, for a later one on the same folder
@@ -70,6 +72,7 @@ class Kubelet:
         *,
         restart_backoff_base_seconds: float = 10.0,
         hosts: Mapping[str, str] | None = None,
+        suggestion_address: str = LOOPBACK,
         authority: bytes = b"",
         node_resources: Mapping[str, str] | None = None,
         outage_seconds: float = 0.0,
@@ -81,7 +84,7 @@ class Kubelet:
         self._images = Images(images, in_process_images or {})
         self._clock = clock
         self._restart_backoff_base_seconds = restart_backoff_base_seconds
-        self._host_names = HostNames(registry, hosts or {})
+        self._host_names = HostNames(registry, hosts or {}, suggestion_address)
         self._authority = authority
         self._resources = all_resources(node_resources or {})
         self._devices = Devices(self._resources)

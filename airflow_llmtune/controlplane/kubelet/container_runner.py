@@ -169,9 +169,13 @@ class ContainerRunner:
 
     async def _wait_for_image(self, message: str) -> None:
         """Images are fixed when the control plane starts, so there is nothing to wait for but the pod's end."""
-        self._context.tell("Warning", "Failed", f"Failed to pull {message}")
-        for reason, text in (("ErrImagePull", message), ("ImagePullBackOff", f"Back-off pulling: {message}")):
+        backs_off = f'Back-off pulling image "{self.record.spec["image"]}"'
+        for reason, text, event in (
+            ("ErrImagePull", message, ("Warning", "Failed", f"Failed to pull image: {message}")),
+            ("ImagePullBackOff", f"{backs_off}: {message}", ("Normal", "BackOff", backs_off)),
+        ):
             self.record.state = waiting(reason, text)
+            self._context.tell(*event)
             self._context.publish()
             await asyncio.sleep(0)
         await self._stopping.wait()

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_llmtune.controlplane.apiserver.errors import ApiError, seconds_to_look_again
-from airflow_llmtune.controlplane.apiserver.kinds import SERVICE
+from airflow_llmtune.controlplane.apiserver.kinds import SERVICE, SUGGESTION
 from airflow_llmtune.controlplane.kubelet.environment import LOOPBACK, pod_host_names, service_host_names
 from airflow_llmtune.controlplane.kubelet.pod_view import PodView
 
@@ -19,11 +19,15 @@ log = logging.getLogger(__name__)
 
 
 class HostNames:
-    """Those of Services, of pods below their Services, and ``fixed`` ones, which count everywhere."""
+    """Those of Services, of pods below their Services, and ``fixed`` ones, which count everywhere.
 
-    def __init__(self, registry: Registry, fixed: Mapping[str, str]) -> None:
+    No pod is behind a Suggestion's Service: ``suggestions`` is the address that answers for all of them.
+    """
+
+    def __init__(self, registry: Registry, fixed: Mapping[str, str], suggestions: str) -> None:
         self._registry = registry
         self._fixed = fixed
+        self._suggestions = suggestions
         self._pods: dict[str, tuple[dict[str, Any], PodView]] = {}
         """By uid: those that have not ended."""
 
@@ -37,11 +41,18 @@ class HostNames:
         self._pods.pop(uid, None)
 
     def of(self, namespace: str) -> dict[str, str]:
-        services = self._registry.entries(SERVICE, namespace)
-        names = {name for one in services for name in service_host_names(one.key[1], namespace)}
+        services = {
+            name: self._address(one.view)
+            for one in self._registry.entries(SERVICE, namespace)
+            for name in service_host_names(one.key[1], namespace)
+        }
         siblings = (pod for pod, _ in self._pods.values() if pod["metadata"]["namespace"] == namespace)
-        names.update(name for pod in siblings for name in pod_host_names(pod))
-        return {**dict.fromkeys(names, LOOPBACK), **self._fixed}
+        pods = dict.fromkeys((name for pod in siblings for name in pod_host_names(pod)), LOOPBACK)
+        return {**pods, **services, **self._fixed}
+
+    def _address(self, service: Mapping[str, Any]) -> str:
+        owners = service["metadata"].get("ownerReferences", ())
+        return self._suggestions if any(one["kind"] == SUGGESTION.name for one in owners) else LOOPBACK
 
     async def follow_services(self) -> None:
         """Until cancelled. Pods that run already learn the names of new Services."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from airflow_llmtune.controlplane.apiserver.errors import failure
 from objects import CONFIG_MAPS
+
+MANUAL = Path(__file__).parents[3] / "docs" / "how-to" / "control-plane.md"
 
 Served = Any  # the fixture's type lives in conftest, which cannot be imported
 
@@ -59,10 +64,36 @@ def test_an_old_token_is_unauthorized_until_the_new_one_is_used(served: Served) 
     assert served.http.get(CONFIG_MAPS, headers={"authorization": "Bearer new"}).status_code == 200
 
 
-@pytest.mark.parametrize(("code", "reason"), [(409, "Conflict"), (429, "TooManyRequests"), (401, "Unauthorized")])
-def test_an_error_can_be_ordered_with_its_reason(served: Served, code: int, reason: str) -> None:
-    served.faults.add(CONFIG_MAPS, code=code, retry_after=1, times=2)
-    for _ in range(2):
-        answer = served.http.get(CONFIG_MAPS)
-        assert (answer.status_code, answer.json()["reason"], answer.headers["retry-after"]) == (code, reason, "1")
-    assert served.http.get(CONFIG_MAPS).status_code == 200
+REASONS = {
+    400: "BadRequest",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "NotFound",
+    409: "Conflict",
+    410: "Expired",
+    429: "TooManyRequests",
+    500: "InternalError",
+    503: "ServiceUnavailable",
+    504: "Timeout",
+}
+
+
+@pytest.mark.parametrize("path", [CONFIG_MAPS, f"{CONFIG_MAPS}/c"], ids=["list", "get"])
+@pytest.mark.parametrize(("code", "reason"), REASONS.items())
+def test_an_error_can_be_ordered_with_its_reason(served: Served, code: int, reason: str, path: str) -> None:
+    served.create_config_map("c")
+    served.faults.add(path, code=code, message="as ordered")
+    served.faults.add(path, code=code, message="as ordered", retry_after=1, times=2)
+    for retry_after in (None, "1", "1"):
+        answer = served.http.get(path)
+        assert answer.status_code == code
+        assert answer.json() == failure(code, reason, "as ordered")
+        assert answer.headers.get("retry-after") == retry_after
+    assert served.http.get(path).status_code == 200
+
+
+def test_every_error_of_the_manual_has_a_reason() -> None:
+    (row,) = [line for line in MANUAL.read_text().splitlines() if line.startswith("| `code=")]
+    named = {int(code) for code in re.findall(r"\b[45]\d\d\b", row)}
+    assert named
+    assert named <= set(REASONS)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from airflow_llmtune.controlplane.apiserver.errors import conflict
+from airflow_llmtune.controlplane.apiserver.errors import bad_request, conflict, internal_error
 from airflow_llmtune.controlplane.apiserver.kinds import CUSTOM_RESOURCE_DEFINITION, EVENT, JOB, POD
 from airflow_llmtune.controlplane.apiserver.registry import Registry
 from airflow_llmtune.controlplane.controllers import runtime
@@ -122,6 +122,27 @@ async def test_a_failure_is_told_as_an_event_and_tried_again(
     assert (event["type"], event["reason"], event["message"]) == ("Warning", "ReconcileError", "no luck")
     assert event["count"] == 2
     assert "no luck" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "is_traced"), [(bad_request("no"), False), (internal_error("no"), True), (RuntimeError("no"), True)]
+)
+async def test_what_the_api_refuses_is_logged_without_a_traceback(
+    registry: Registry,
+    recorder: Recorder,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    is_traced: bool,
+) -> None:
+    def fail_once() -> None:
+        if len(recorder.calls) < 2:
+            raise error
+
+    recorder.act = fail_once
+    create_job(registry)
+    await recorder.called(2)
+    (line,) = [one for one in caplog.records if "reconcile of Job default/job failed: " in one.getMessage()]
+    assert bool(line.exc_info) == is_traced
 
 
 async def test_a_conflict_is_tried_again_in_silence(registry: Registry, recorder: Recorder) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_llmtune.controlplane.apiserver.kinds import TRIAL
+from airflow_llmtune.controlplane.controllers.conditions import has_condition
 from airflow_llmtune.controlplane.deviations import DEVIATIONS
 from both_modes import both_modes
 from objects import Object
@@ -233,3 +234,19 @@ async def test_a_completed_experiment_without_a_limit(begin: Begin, strict: bool
     await simulation.settle()
     types = [type_ for type_, _, _ in conditions(simulation.experiment())]
     assert types == ["Created", "Running", *(["Restarting"] if strict else []), "Succeeded"]
+
+
+@both_modes("job-cannot-be-created")
+async def test_a_job_that_the_server_refuses(begin: Begin, strict: bool, experiment: Object) -> None:
+    experiment["spec"]["trialTemplate"]["trialSpec"]["spec"]["backoffLimit"] = -1
+    simulation = begin(parallelTrialCount=1, maxFailedTrialCount=1)
+    await simulation.settle()
+    assert not simulation.trials("Failed"), "it may pass"
+    await simulation.settle(seconds=10)
+    refusal = simulation.errors[0]
+    assert "spec.backoffLimit: Invalid value: -1" in refusal
+    assert has_condition(simulation.experiment(), "Failed") is not strict
+    (trial,) = simulation.trials()
+    last = trial["status"]["conditions"][-1]
+    assert last["reason"] == ("TrialCreated" if strict else "TrialFailed")
+    assert strict or last["message"] == f"Trial has failed. Job message: {refusal}"

@@ -10,6 +10,7 @@ from airflow_llmtune.controlplane.apiserver.kinds import CUSTOM_RESOURCE_DEFINIT
 from airflow_llmtune.controlplane.apiserver.registry import Registry
 from airflow_llmtune.controlplane.clock import Clock
 from airflow_llmtune.controlplane.controllers.trial import TrialController, UnknownKindError
+from airflow_llmtune.controlplane.controllers.trial_status import is_final_refusal
 from airflow_llmtune.controlplane.db_manager import DBManager, MetricLog
 from objects import Object
 from registries import settle
@@ -110,6 +111,22 @@ async def test_a_succeeded_job_with_metrics_ends_the_trial_and_the_job(world: Wo
     assert trial["status"]["observation"] == {"metrics": [metric]}
     assert "deletionTimestamp" in world.registry.get(JOB, "default", "trial")["metadata"]
     assert ("Normal", "JobDeleted", "Job trial has been deleted") in world.events()
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "is_final"),
+    [
+        (400, 'admission webhook "x" denied the request: no', True),
+        (422, "Job.batch is invalid", True),
+        (403, 'admission webhook "validator.trainjob.trainer.kubeflow.org" denied the request: no', True),
+        (403, 'jobs.batch "trial" is forbidden: exceeded quota', False),
+        (404, 'namespaces "default" not found', False),
+        (409, 'jobs.batch "trial" already exists', False),
+        (500, "Internal error occurred", False),
+    ],
+)
+def test_only_what_lies_in_the_job_itself_is_final(code: int, message: str, is_final: bool) -> None:
+    assert is_final_refusal(code, message) is is_final
 
 
 async def test_a_retained_job_stays(world: World) -> None:

@@ -10,7 +10,29 @@ from airflow_llmtune.controlplane.admission.openapi import OPENAPI_SCHEMAS
 from airflow_llmtune.controlplane.apiserver.discovery import Discovery
 from airflow_llmtune.controlplane.apiserver.errors import ApiError
 from airflow_llmtune.controlplane.apiserver.field_validation import unknown_field_warnings
-from airflow_llmtune.controlplane.apiserver.kinds import CUSTOM_RESOURCE_DEFINITION, EXPERIMENT, JOB, KINDS, POD, Kind
+from airflow_llmtune.controlplane.apiserver.kinds import (
+    CUSTOM_RESOURCE_DEFINITION,
+    DEPLOYMENT,
+    EVENT,
+    EXPERIMENT,
+    JOB,
+    JOB_SET,
+    KINDS,
+    NAMESPACE,
+    NODE,
+    PERSISTENT_VOLUME,
+    PERSISTENT_VOLUME_CLAIM,
+    POD,
+    PYTORCH_JOB,
+    ROLE,
+    ROLE_BINDING,
+    SERVICE,
+    SERVICE_ACCOUNT,
+    SUGGESTION,
+    TRAIN_JOB,
+    TRIAL,
+    Kind,
+)
 from airflow_llmtune.controlplane.apiserver.openapi import OpenApi
 from airflow_llmtune.controlplane.apiserver.registry import Registry
 from airflow_llmtune.controlplane.apiserver.reviews import ACCESS, RULES, WHO_AM_I, answer
@@ -84,9 +106,51 @@ def test_schemas_show_the_fields_of_typed_kinds_and_of_definitions(openapi: Open
     pod = schemas(openapi, "apis/batch/v1")["Job"]["properties"]["spec"]["properties"]["template"]["properties"]["spec"]
     assert pod["properties"]["containers"]["items"]["properties"]["command"]["type"] == "array"
     assert "size" in schemas(openapi, "apis/example.com/v1")["Widget"]["properties"]["spec"]["properties"]
-    assert schemas(openapi, "apis/apps/v1")["Deployment"]["x-kubernetes-preserve-unknown-fields"] is True
     assert openapi.document("openapi/v3/apis/nowhere/v1") is None
     assert openapi.document("openapi") is None
+
+
+# The kinds that have no spec, by a field that they have instead.
+WITHOUT_SPEC = {
+    "Secret": "data",
+    "ConfigMap": "data",
+    "Event": "involvedObject",
+    "ServiceAccount": "secrets",
+    "Role": "rules",
+    "RoleBinding": "roleRef",
+}
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_the_fields_of_every_kind_are_told(openapi: OpenApi, kind: Kind) -> None:
+    root = f"apis/{kind.api_version}" if kind.group else f"api/{kind.version}"
+    fields = schemas(openapi, root)[kind.name]["properties"]
+    for name in [WITHOUT_SPEC.get(kind.name, "spec"), *(["status"] if kind.has_status else [])]:
+        told = fields[name].get("items", fields[name])
+        assert told.get("properties") or told["additionalProperties"] == {"type": "string"}, name
+
+
+ONLY_TOLD = (
+    *(NAMESPACE, SERVICE, EVENT, SERVICE_ACCOUNT, PERSISTENT_VOLUME_CLAIM, PERSISTENT_VOLUME, NODE, DEPLOYMENT),
+    *(ROLE, ROLE_BINDING, CUSTOM_RESOURCE_DEFINITION, EXPERIMENT, SUGGESTION, TRIAL, PYTORCH_JOB),
+)
+
+
+@pytest.mark.parametrize("kind", ONLY_TOLD, ids=str)
+def test_fields_that_are_only_told_refuse_nothing(openapi: OpenApi, kind: Kind) -> None:
+    sent = {
+        "other": 1,
+        "spec": {"other": {"deep": 1}, "template": {"spec": {"containers": [{"other": 1}]}}, "runPolicy": {"other": 1}},
+        "status": {"other": 1, "conditions": [{"other": 1}]},
+        "rules": [{"other": 1}],
+    }
+    assert unknown_field_warnings(kind, sent, openapi.schema(kind), "Strict") == []
+
+
+@pytest.mark.parametrize("kind", [POD, JOB, JOB_SET, TRAIN_JOB], ids=str)
+def test_the_status_of_a_checked_kind_refuses_nothing(openapi: OpenApi, kind: Kind) -> None:
+    sent = {"status": {"other": 1, "conditions": [{"other": 1}]}}
+    assert unknown_field_warnings(kind, sent, openapi.schema(kind), "Strict") == []
 
 
 def test_both_versions_of_openapi_name_every_kind(openapi: OpenApi) -> None:

@@ -17,7 +17,7 @@ from airflow_llmtune.controlplane.apiserver.kinds import TRIAL
 from airflow_llmtune.controlplane.apiserver.registry import Registry
 from airflow_llmtune.controlplane.db_manager import DBManager, MetricLog, NoReportJournal
 from airflow_llmtune.controlplane.grpc_services.db_manager_server import DBManagerServer
-from airflow_llmtune.controlplane.grpc_services.listener import LazyListener
+from airflow_llmtune.controlplane.grpc_services.listener import DB_MANAGER_PORT, EARLY_STOPPING_PORT, LazyListener
 
 STAMP = "2026-11-22T09:00:00Z"
 
@@ -152,6 +152,12 @@ async def test_health_is_told_for_the_names_katib_probes(client: Client) -> None
     with pytest.raises(grpc.RpcError) as raised:
         await client.health("unknown")
     assert raised.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+async def test_health_is_told_on_the_port_of_early_stopping_too(client: Client) -> None:
+    host, _, port = client._address.rpartition(":")
+    if port == str(DB_MANAGER_PORT):  # Not where only 127.0.0.1 can be bound.
+        assert await Client(f"{host}:{EARLY_STOPPING_PORT}").health("manager.v1beta1.EarlyStopping") == b"\x08\x01"
 
 
 async def test_many_report_at_once_and_nothing_is_lost(client: Client, db_manager: DBManager) -> None:

@@ -164,11 +164,18 @@ async def test_an_unknown_image_is_not_pulled(registry: Registry, tmp_path: Path
         node.create(container={"image": "known:v2", "command": ["hello"]})
         await node.end()
         assert await node.log() == f"hello from {prefix}\n"
-        pod = await node.until(lambda pod: pod["status"].get("containerStatuses"), "bad")
-    waiting = pod["status"]["containerStatuses"][0]["state"]["waiting"]
-    assert waiting["reason"] in {"ErrImagePull", "ImagePullBackOff"}
-    assert 'image "unknown:v1" is not known here; known are: known' in waiting["message"]
+        pod = await node.until(lambda pod: "ImagePullBackOff" in str(pod["status"].get("containerStatuses")), "bad")
+    unknown = 'image "unknown:v1" is not known here; known are: known'
+    assert pod["status"]["containerStatuses"][0]["state"]["waiting"] == {
+        "reason": "ImagePullBackOff",
+        "message": f'Back-off pulling image "unknown:v1": {unknown}',
+    }
     assert pod["status"]["phase"] == "Pending"
+    events = [one for one in registry.list(EVENT, "default")[0] if one["involvedObject"]["name"] == "bad"]
+    assert sorted((one["type"], one["reason"], one["message"]) for one in events) == [
+        ("Normal", "BackOff", 'Back-off pulling image "unknown:v1"'),
+        ("Warning", "Failed", f"Failed to pull image: {unknown}"),
+    ]
 
 
 @pytest.mark.parametrize(

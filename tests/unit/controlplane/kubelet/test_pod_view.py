@@ -12,6 +12,7 @@ import pytest
 from airflow_llmtune.controlplane.apiserver.kinds import SERVICE
 from airflow_llmtune.controlplane.apiserver.registry import Registry
 from airflow_llmtune.controlplane.kubelet.environment import Lookup
+from airflow_llmtune.controlplane.kubelet.host_names import HostNames
 from airflow_llmtune.controlplane.kubelet.logs import PodFolder
 from airflow_llmtune.controlplane.kubelet.pod_view import PodView, hosts_text, mounts_account
 from airflow_llmtune.controlplane.kubelet.runtime import private_view
@@ -67,6 +68,14 @@ async def test_names_of_services_lead_to_loopback_also_those_that_come_later(
     assert "127.0.0.1\tlate\n" in log
     assert "127.1.2.3\tkatib-db-manager.kubeflow\n" in log
     assert log.endswith("127.1.2.3:6789\n")
+
+
+def test_the_name_of_a_suggestions_service_leads_to_what_answers_for_it(registry: Registry) -> None:
+    owner = {"apiVersion": "kubeflow.org/v1beta1", "kind": "Suggestion", "name": "exp", "uid": "u", "controller": True}
+    for name, owners in (("exp-random", [owner]), ("other", [])):
+        registry.create(SERVICE, {"metadata": {"name": name, "ownerReferences": owners}, "spec": {}}, "default")
+    found = HostNames(registry, {}, "127.1.2.3").of("default")
+    assert (found["exp-random.default"], found["other.default"]) == ("127.1.2.3", "127.0.0.1")
 
 
 async def test_pods_below_one_service_find_each_other_by_name(
