@@ -28,8 +28,7 @@ Kubectl = Callable[..., str]
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     here, katib = Path(sys.prefix), ENVIRONMENTS / "katib"
     images = {
-        # What the SDKs ask for when nobody names an image; this environment has torch.
-        "docker.io/pytorch/pytorch": here,
+        # What Kubeflow's SDK asks for when nobody names an image; this environment has torch.
         "pytorch/pytorch": here,
         # What a person would build to push metrics from a trial.
         "example.com/katib-sdk": katib,

@@ -47,8 +47,8 @@ _IMAGES = {
     "hyperband": "hyperband",
     "pbt": "pbt",
 }
-_IMAGE = "ghcr.io/kubeflow/katib/suggestion-{}:v0.19.0"
-_EARLY_STOPPING_IMAGE = "ghcr.io/kubeflow/katib/earlystopping-medianstop:v0.19.0"
+_IMAGE = "kubeflow/katib/suggestion-{}:v0.19.0"
+_EARLY_STOPPING_IMAGE = "kubeflow/katib/earlystopping-medianstop:v0.19.0"
 _CLAIM: Object = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}
 _SHARED_CLAIM: Object = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "5Gi"}}}
 

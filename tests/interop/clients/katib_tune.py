@@ -75,13 +75,13 @@ FORMS = {
 
 def main(form: str, database: str) -> None:
     client, name = katib.KatibClient(), f"tune-{form}"
-    budget = {"max_trial_count": 2, "parallel_trial_count": 1}
+    defaults = {"base_image": "pytorch/pytorch", "max_trial_count": 2, "parallel_trial_count": 1}
     client.tune(
         name=name,
         parameters=space(),
         objective_metric_name="accuracy",
         retain_trials=True,
-        **budget | FORMS[form],
+        **defaults | FORMS[form],
     )
     client.wait_for_experiment_condition(name, timeout=60, polling_interval=1)
     optimum = client.get_optimal_hyperparameters(name)
