@@ -201,12 +201,13 @@ class Manager:
         return list(wanted)
 
     async def _follow(self, kind: Kind) -> None:
+        followers = self._followers(kind)
         while True:
             try:
                 version = self._registry.resource_version
-                self._enqueue_all(kind)
+                self._enqueue_all(followers)
                 async for event in self._registry.watch(kind, resource_version=version):
-                    self._enqueue(kind, event.object)
+                    self._enqueue(followers, kind, event.object)
             except ApiError as error:
                 # 410: more changes than the history keeps went by; everything they may concern is looked at.
                 if error.code != 410:
@@ -220,13 +221,13 @@ class Manager:
             if kind == each.kind or kind in each.owns or (custom and each.owns_custom)
         ]
 
-    def _enqueue_all(self, kind: Kind) -> None:
-        """All objects of the controllers that follow this kind: one that is gone cannot tell its owner any more."""
-        for controller in self._followers(kind):
+    def _enqueue_all(self, followers: Sequence[Controller]) -> None:
+        """All objects of these controllers: a dependent that is gone cannot tell its owner any more."""
+        for controller in followers:
             for entry in self._registry.entries(controller.kind):
                 self._workers[id(controller)].enqueue(entry.key)
 
-    def _enqueue(self, kind: Kind, obj: dict[str, Any]) -> None:
-        for controller in self._followers(kind):
+    def _enqueue(self, followers: Sequence[Controller], kind: Kind, obj: dict[str, Any]) -> None:
+        for controller in followers:
             for key in controller.keys_for(kind, obj):
                 self._workers[id(controller)].enqueue(key)

@@ -6,7 +6,7 @@ import asyncio
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from airflow_llmtune.controlplane.apiserver.kinds import TRIAL
+from airflow_llmtune.controlplane.apiserver.kinds import NAMESPACE, TRIAL
 from airflow_llmtune.controlplane.grpc_services.listener import LazyListener
 
 if TYPE_CHECKING:
@@ -38,4 +38,6 @@ class DBManagerServer:
         return server, port
 
     def _trial_exists(self, name: str) -> bool:
-        return any(entry.key[1] == name for entry in self._registry.entries(TRIAL))
+        """Reports come with the Trial's name alone."""
+        namespaces = (entry.key[1] for entry in self._registry.entries(NAMESPACE))
+        return any(self._registry.store.get(TRIAL, namespace, name) is not None for namespace in namespaces)
