@@ -13,6 +13,7 @@ __all__ = [
     "KIND",
     "SUCCESS_CONDITION",
     "pod_selector",
+    "read_conditions",
     "read_outcome",
     "to_manifest",
 ]
@@ -46,6 +47,10 @@ def pod_selector(name: str) -> str:
 
 
 def read_outcome(obj: Mapping[str, Any]) -> Outcome:
+    return read_conditions(obj) or Outcome("Running" if path(obj, "status", "active") else "Pending")
+
+
+def read_conditions(obj: Mapping[str, Any]) -> Outcome | None:
     """``FailureTarget`` and ``SuccessCriteriaMet`` come earlier, while pods still end."""
     if (failed := condition(obj, "Failed")) is not None:
         return Outcome.of("Failed", failed)
@@ -53,4 +58,4 @@ def read_outcome(obj: Mapping[str, Any]) -> Outcome:
         return Outcome.of("Succeeded", complete)
     if (suspended := condition(obj, "Suspended")) is not None:
         return Outcome.of("Pending", suspended)
-    return Outcome("Running" if path(obj, "status", "active") else "Pending")
+    return None

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from airflow_llmtune.resources import job
-from airflow_llmtune.resources.meta import Outcome, Problems, ResourceKind, condition, finite, path
+from airflow_llmtune.resources.meta import Outcome, Problems, ResourceKind, finite, path
 from airflow_llmtune.resources.runtime_patch import CONTAINER, FIRST_WITH_DEADLINE, Version, patches
 
 __all__ = [
@@ -96,12 +96,8 @@ def pod_selector(name: str) -> str:
 
 def read_outcome(obj: Mapping[str, Any]) -> Outcome:
     """No condition tells that it runs, or that its pods cannot be made: the former shows in the counts only."""
-    if (failed := condition(obj, "Failed")) is not None:
-        return Outcome.of("Failed", failed)
-    if (complete := condition(obj, "Complete")) is not None:
-        return Outcome.of("Succeeded", complete)
-    if (suspended := condition(obj, "Suspended")) is not None:
-        return Outcome.of("Pending", suspended)
+    if (told := job.read_conditions(obj)) is not None:
+        return told
     counts = path(obj, "status", "jobsStatus") or []
     return Outcome("Running" if any(one.get("active") or one.get("ready") for one in counts) else "Pending")
 
