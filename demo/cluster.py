@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
 from kubernetes import client, config
 
 from demo.processes import Processes, ServiceError
@@ -54,6 +55,18 @@ class Cluster:
     def close(self) -> None:
         if self._api is not None:
             self._api.api_client.rest_client.pool_manager.clear()
+
+    def connections(self) -> dict[str, JSON]:
+        """Return the Airflow connections to its API and to the models that it serves, once it runs."""
+        return {
+            "kubernetes_default": {"conn_type": "kubernetes", "extra": {"kube_config_path": str(self.kubeconfig)}},
+            "model_endpoint": {"conn_type": "http", "password": self.token},
+        }
+
+    @property
+    def token(self) -> str:
+        content = yaml.safe_load(self.kubeconfig.read_text(encoding="utf-8"))
+        return str(content["users"][0]["user"]["token"])
 
     def experiments(self) -> list[JSON]:
         return self._list("experiments")

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx
 from rich.console import Console
 from rich.table import Table
 
 from demo.cluster import Cluster, metric, parameters, phase, seconds
 from demo.progress import METRIC, Progress
 
+JSON = dict[str, Any]
+WAITING_STEPS = ("tune", "fine_tune", "deploy")
+# Where the runtimes of KServe serve OpenAI's API, below the URL of the InferenceService.
+CHAT = "/openai/v1/chat/completions"
+
 
 def print_report(
-    console: Console, cluster: Cluster, progress: Progress, tuned: dict[str, Any], trained: dict[str, Any]
+    console: Console, cluster: Cluster, progress: Progress, instances: list[JSON], results: dict[str, JSON]
 ) -> None:
+    tuned, trained, compared = (results[step] for step in ("tune", "fine_tune", "compare"))
     console.print(trials_table(cluster, tuned["trial"]))
     console.print(transitions_table(progress))
+    console.print(steps_table(instances, progress))
     metrics, samples = trained["metrics"], trained.get("samples") or {}
     worst = max(value for trial in cluster.trials() if (value := metric(trial, METRIC)) is not None)
     rows = [
@@ -27,8 +35,8 @@ def print_report(
         ("answer before", samples.get("before", "")),
         ("answer after", samples.get("after", "")),
         ("adapter", trained["artifact_uri"]),
-        ("tune waited without a worker", f"{progress.deferred_seconds('tune'):.0f} s"),
-        ("fine_tune waited without a worker", f"{progress.deferred_seconds('fine_tune'):.0f} s"),
+        ("gate", compared["decision"]["reason"]),
+        ("served at", results["deploy"]["url"]),
         ("worker processes of a deferred task", str(len(progress.workers_while_deferred))),
     ]
     summary = Table("", "", title="Result", show_header=False)
@@ -36,6 +44,35 @@ def print_report(
     for name, value in rows:
         summary.add_row(name, value)
     console.print(summary)
+
+
+def print_answer(console: Console, cluster: Cluster, deployed: JSON, prompt: str) -> None:
+    """Ask the served model, as any client of OpenAI's API would."""
+    response = httpx.post(
+        deployed["url"] + CHAT,
+        headers={"Authorization": f"Bearer {cluster.token}"},
+        json={
+            "model": deployed["served_model_name"],
+            "messages": [{"role": "user", "content": prompt}],
+            "max_tokens": 32,
+        },
+        timeout=60,
+    )
+    response.raise_for_status()
+    answer = response.json()["choices"][0]["message"]["content"]
+    console.print(f"POST {deployed['url']}{CHAT}: {response.status_code}", highlight=False, soft_wrap=True)
+    console.print(f"  {prompt}  ->  {answer}", highlight=False, markup=False)
+
+
+def steps_table(instances: list[JSON], progress: Progress) -> Table:
+    table = Table(title="Steps")
+    for column in ("task", "state", "seconds", "of them without a worker"):
+        table.add_column(column, justify="left" if column in {"task", "state"} else "right")
+    for instance in sorted(instances, key=lambda instance: str(instance["end_date"])):
+        waited = progress.deferred_seconds(instance["task_id"])
+        told = f"{waited:.0f}" if instance["task_id"] in WAITING_STEPS else ""
+        table.add_row(instance["task_id"], instance["state"], f"{instance['duration'] or 0:.0f}", told)
+    return table
 
 
 def trials_table(cluster: Cluster, best: str) -> Table:

@@ -20,6 +20,9 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--kubeconfig", type=Path, required=True, metavar="PATH", help="where to write how to reach it")
     made.add_argument("--port", type=int, default=0, help="default: any free one")
+    made.add_argument(
+        "--gateway-port", type=int, default=0, metavar="PORT", help="where models answer (default: any free one)"
+    )
     made.add_argument("--host", default="127.0.0.1", help="a loopback address (default: %(default)s)")
     made.add_argument(
         "--state-dir",
@@ -107,6 +110,7 @@ def _serve(options: argparse.Namespace, stop_requests: SimpleQueue[int]) -> None
     with ControlPlane(
         host=options.host,
         port=options.port,
+        gateway_port=options.gateway_port,
         state_dir=options.state_dir,
         images=dict(options.image) if options.image else None,
         namespaces=options.namespace or ["default"],
@@ -119,7 +123,8 @@ def _serve(options: argparse.Namespace, stop_requests: SimpleQueue[int]) -> None
             plane.write_kubeconfig(options.kubeconfig)
         except OSError as error:
             raise StartError(f"cannot write the kubeconfig {options.kubeconfig}: {error.strerror}") from error
-        print(f"control plane ready at {plane.url}, kubeconfig {options.kubeconfig}", flush=True)
+        ready = f"control plane ready at {plane.url}, models at {plane.gateway_url}, kubeconfig {options.kubeconfig}"
+        print(ready, flush=True)
         stop_requests.get()
 
 

@@ -24,27 +24,42 @@ from airflow_llmtune.controlplane.apiserver.registry import Registry
 from airflow_llmtune.controlplane.clock import Clock, utc_now
 from airflow_llmtune.controlplane.collectors.sidecar import collector_images
 from airflow_llmtune.controlplane.controllers.definition import DefinitionController
+from airflow_llmtune.controlplane.controllers.deployment import DeploymentController
 from airflow_llmtune.controlplane.controllers.early_stopping import EarlyStoppingService
 from airflow_llmtune.controlplane.controllers.experiment import ExperimentController
 from airflow_llmtune.controlplane.controllers.garbage_collector import GarbageCollector
+from airflow_llmtune.controlplane.controllers.inference_service import InferenceServiceController
 from airflow_llmtune.controlplane.controllers.job import JobController
 from airflow_llmtune.controlplane.controllers.job_set import JobSetController
+from airflow_llmtune.controlplane.controllers.llm_inference_service import LLMInferenceServiceController
 from airflow_llmtune.controlplane.controllers.namespace import NamespaceController
 from airflow_llmtune.controlplane.controllers.pytorch_job import PyTorchJobController
+from airflow_llmtune.controlplane.controllers.replica_set import ReplicaSetController
 from airflow_llmtune.controlplane.controllers.runtime import Manager
 from airflow_llmtune.controlplane.controllers.scheduler import Scheduler
 from airflow_llmtune.controlplane.controllers.shipped_runtimes import ship_runtimes
+from airflow_llmtune.controlplane.controllers.shipped_serving_runtimes import ship_serving_runtimes
 from airflow_llmtune.controlplane.controllers.suggestion import SuggestionController
 from airflow_llmtune.controlplane.controllers.train_job import TrainJobController
 from airflow_llmtune.controlplane.controllers.training_runtime import runtime_controllers
 from airflow_llmtune.controlplane.controllers.trial import TrialController
 from airflow_llmtune.controlplane.db_manager import DBManager
+from airflow_llmtune.controlplane.gateway import Gateway
+from airflow_llmtune.controlplane.gateway.controller import HttpRouteController
 from airflow_llmtune.controlplane.grpc_services.db_manager_server import DBManagerServer
+from airflow_llmtune.controlplane.initializer.image import initializer_images
 from airflow_llmtune.controlplane.kubeconfig import kubeconfig, write_private
 from airflow_llmtune.controlplane.kubelet import OUTAGE_SECONDS, Kubelet
 from airflow_llmtune.controlplane.kubelet.node import all_resources
 from airflow_llmtune.controlplane.loop_thread import BackgroundTasks, LoopThread
-from airflow_llmtune.controlplane.server import HttpsServer, StartError, check_loopback, still_free
+from airflow_llmtune.controlplane.server import (
+    GatewayServer,
+    HttpsServer,
+    StartError,
+    base_url,
+    check_loopback,
+    still_free,
+)
 from airflow_llmtune.controlplane.state.directory import check_path, temporary
 from airflow_llmtune.controlplane.state.errors import StateError
 from airflow_llmtune.controlplane.state.identity import new_identity
@@ -67,6 +82,7 @@ class ControlPlane:
 
     :param host: a loopback address; any other is refused
     :param port: 0 picks a free one, with a state directory the same as last time; ``url`` tells which
+    :param gateway_port: the same for models, which answer at ``gateway_url``
     :param state_dir: what keeps objects, metrics, token and certificate, logs and volumes: started again on it, the
         control plane goes on; None keeps nothing beyond ``stop``
     :param images: image name to the prefix (a virtual environment) its programs come from; None runs all images
@@ -85,6 +101,7 @@ class ControlPlane:
         *,
         host: str = "127.0.0.1",
         port: int = 0,
+        gateway_port: int = 0,
         state_dir: Path | str | None = None,
         images: Mapping[str, Path | str] | None = None,
         namespaces: Sequence[str] = ("default",),
@@ -97,10 +114,13 @@ class ControlPlane:
         check_loopback(host)
         self.faults = Faults()
         self.url = ""
+        self.gateway_url = ""
+        """Below it, models answer HTTP requests that bring the token."""
         self.db_manager_address = ""
         """Host and port of Katib's DB manager, for gRPC clients outside of pods."""
         self._host = host
         self._port = port
+        self._gateway_port = gateway_port
         # Both absolute, as pods see them from working folders of their own.
         self._given_state_dir = None if state_dir is None else Path(state_dir).absolute()
         self._images = None if images is None else {name: Path(path).absolute() for name, path in images.items()}
@@ -195,6 +215,7 @@ class ControlPlane:
         self._state.remember_token(token)
         self._identity = self._state.identity
         self._thread.call(self._api.accept_token, token)
+        self._thread.call(self._gateway.accept_token, token)
 
     async def _end(self) -> None:
         starting = self._starting
@@ -217,6 +238,7 @@ class ControlPlane:
                 if self.registry.find(NAMESPACE, None, name) is None:
                     self.registry.create(NAMESPACE, {"metadata": {"name": name, "labels": _NAMESPACE_LABELS}})
             ship_runtimes(self.registry)
+            ship_serving_runtimes(self.registry)
             db_manager = DBManager(state.reports)
             db_manager_server = DBManagerServer(self.registry, db_manager)
             stack.push_async_callback(db_manager_server.stop)
@@ -233,6 +255,8 @@ class ControlPlane:
             # A port that is taken is told before the kubelet takes up pods, which would end with this attempt.
             wanted = self._port or still_free(self._host, state.identity.port)
             server = HttpsServer(self._api, self._host, wanted, state.identity.certificate)
+            stack.callback(server.close)
+            gateway_server = self._make_gateway(state.identity.gateway_port, stack)
             stack.push_async_callback(kubelet.stop)
             tasks = BackgroundTasks(self._crashed)
             stack.push_async_callback(tasks.stop)
@@ -241,12 +265,23 @@ class ControlPlane:
             tasks.start("controller manager", self._manager(db_manager, state_dir).run)
             tasks.start("garbage collector", GarbageCollector(self.registry).run)
             tasks.start("state", lambda: state.maintain(store))
+            tasks.start("gateway", self._gateway.follow)
             stack.push_async_callback(server.stop)
-            port = await server.start()
-            state.remember_port(port)
-            shown = f"[{self._host}]" if ":" in self._host else self._host
-            self.url = f"https://{shown}:{port}"
+            await server.start()
+            stack.push_async_callback(gateway_server.stop)
+            await gateway_server.start()
+            state.remember_ports(server.port, gateway_server.port)
+            self.url = base_url("https", self._host, server.port)
             self._running = stack.pop_all()
+
+    def _make_gateway(self, last_port: int, stack: contextlib.AsyncExitStack) -> GatewayServer:
+        """Its URL is known before controllers run, which write it into what they make."""
+        self._gateway = Gateway(self.registry, token=self.token)
+        stack.push_async_callback(self._gateway.close)
+        server = GatewayServer(self._gateway, self._host, self._gateway_port or still_free(self._host, last_port))
+        stack.callback(server.close)
+        self.gateway_url = base_url("http", self._host, server.port)
+        return server
 
     def _kubelet(self, db_manager: DBManager, state_dir: Path) -> Kubelet:
         early_stopping = EarlyStoppingService(self.registry, self._clock, strict=self._strict)
@@ -255,7 +290,10 @@ class ControlPlane:
             self.registry,
             state_dir,
             self._images,
-            collector_images(db_manager, early_stopping.set_trial_status, strict=self._strict),
+            {
+                **collector_images(db_manager, early_stopping.set_trial_status, strict=self._strict),
+                **initializer_images(self._images),
+            },
             self._clock,
             hosts={"katib-db-manager.kubeflow": db_manager_host},
             suggestion_address=db_manager_host,
@@ -277,6 +315,11 @@ class ControlPlane:
             JobSetController(registry, self._clock),
             TrainJobController(registry, self._clock),
             *runtime_controllers(registry),
+            DeploymentController(registry, self._clock),
+            ReplicaSetController(registry, self._clock),
+            HttpRouteController(registry, self._clock),
+            InferenceServiceController(registry, self._clock, lambda: self.gateway_url),
+            LLMInferenceServiceController(registry, self._clock, lambda: self.gateway_url),
             NamespaceController(registry),
             DefinitionController(registry),
         ]

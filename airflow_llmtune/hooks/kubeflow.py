@@ -25,6 +25,7 @@ from kubernetes_asyncio.config.kube_config import KUBE_CONFIG_DEFAULT_LOCATION
 from yaml import YAMLError
 
 from airflow_llmtune.exceptions import INVALID_CONFIGURATION, ForeignObjectError, KubernetesApiError
+from airflow_llmtune.hooks.answer import read_error, status_error
 from airflow_llmtune.resources import pod
 from airflow_llmtune.resources.meta import IDENTITY_LABEL, ResourceKind
 
@@ -34,6 +35,9 @@ JSON = dict[str, Any]
 
 PAGE_SIZE = 500
 MERGE_PATCH = "application/merge-patch+json"
+# JSON is YAML, and the API server has no other name for this patch.
+APPLY_PATCH = "application/apply-patch+yaml"
+FIELD_MANAGER = "airflow-llmtune"
 log = logging.getLogger(__name__)
 REQUEST_LIMITS = aiohttp.ClientTimeout(total=60)
 
@@ -192,6 +196,22 @@ class KubeflowClient:
         """Apply a JSON merge patch (RFC 7386)."""
         return await self._json("PATCH", kind.path(namespace, name), body=patch, content_type=MERGE_PATCH)
 
+    async def apply(
+        self, kind: ResourceKind, namespace: str, manifest: JSON, *, force: bool = False, dry_run: bool = False
+    ) -> JSON:
+        """
+        Create or change the object by server-side apply: fields that we applied before and leave out now go away.
+
+        :param force: take the fields that another manager of the object has set otherwise.
+        :param dry_run: return what would be, and change nothing.
+        :raises KubernetesApiError: reason Conflict, with the fields and their managers as ``causes``.
+        """
+        query = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict", "force": str(force).lower()}
+        if dry_run:
+            query["dryRun"] = "All"
+        path = kind.path(namespace, manifest["metadata"]["name"])
+        return await self._json("PATCH", path, query=query, body=manifest, content_type=APPLY_PATCH)
+
     async def delete(self, kind: ResourceKind, namespace: str, name: str, *, uid: str | None = None) -> bool:
         """
         Delete the object and, in the background, all it owns.
@@ -216,7 +236,8 @@ class KubeflowClient:
         namespace: str,
         *,
         resource_version: str,
-        field_selector: str,
+        field_selector: str = "",
+        label_selector: str = "",
         timeout_seconds: int,
     ) -> AsyncGenerator[tuple[str, JSON], None]:
         """
@@ -229,6 +250,7 @@ class KubeflowClient:
             "allowWatchBookmarks": "true",
             "resourceVersion": resource_version,
             "fieldSelector": field_selector,
+            "labelSelector": label_selector,
             "timeoutSeconds": timeout_seconds,
         }
         # The read timeout lies above the server's own, so that only a dead connection trips it.
@@ -238,7 +260,7 @@ class KubeflowClient:
                 async for line in response.content:
                     event = json.loads(line)
                     if event["type"] == "ERROR":
-                        raise _status_error(event["object"], self._api.configuration.host)
+                        raise status_error(event["object"], self._api.configuration.host)
                     yield event["type"], event["object"]
             finally:
                 # Left in the middle, it is cut: a polite end of TLS would take longer than a worker's event loop lives.
@@ -300,7 +322,7 @@ class KubeflowClient:
                     # Tokens of exec plugins (EKS, GKE, AKS) live for minutes; the repeat goes out with a new one.
                     await self._renew_credentials()
                 if response.status >= 400:
-                    raise _status_error(await _decode(response), self._api.configuration.host)
+                    raise await read_error(response, self._api.configuration.host)
                 yield response
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # ValueError: a body that is no JSON, or was cut off. Also raised while the caller reads it.
@@ -324,19 +346,3 @@ def _tell(error: Exception) -> str:
 def _has_default_kubeconfig() -> bool:
     paths = KUBE_CONFIG_DEFAULT_LOCATION.split(os.pathsep)
     return any(Path(path).expanduser().exists() for path in paths)
-
-
-async def _decode(response: aiohttp.ClientResponse) -> JSON:
-    text = await response.text(errors="replace")
-    try:
-        status = json.loads(text)
-    except ValueError:
-        status = None
-    # A proxy in front of the API server answers in HTML or plain text.
-    return status if isinstance(status, dict) else {"code": response.status, "message": text[:500]}
-
-
-def _status_error(status: JSON, host: str) -> KubernetesApiError:
-    code, reason = int(status.get("code") or 0), str(status.get("reason") or "")
-    message = status.get("message") or "no message"
-    return KubernetesApiError(f"The API server at {host} answered {code} {reason}: {message}", code=code, reason=reason)

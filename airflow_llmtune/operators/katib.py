@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,13 +10,19 @@ from airflow_llmtune.exceptions import ExperimentFailedError, OutcomeError
 from airflow_llmtune.operators.base import KubeflowOperator
 from airflow_llmtune.operators.diagnosis import explain
 from airflow_llmtune.operators.manifest import load_manifest_file, read_manifest
-from airflow_llmtune.resources import experiment, trial_template
+from airflow_llmtune.operators.model_asset import ModelState
+from airflow_llmtune.operators.unchanged import SkippingOperator
+from airflow_llmtune.resources import experiment, trial_template, warm_start
+from airflow_llmtune.resources.fingerprint import tuning_fingerprint
 from airflow_llmtune.resources.meta import Outcome, Problems
 from airflow_llmtune.resources.search_space import SearchSpace
+from airflow_llmtune.resources.warm_start import DEFAULT_SCALE
 from airflow_llmtune.triggers.base import WaitTrigger
 from airflow_llmtune.triggers.katib import KatibExperimentTrigger
 
 if TYPE_CHECKING:
+    from airflow.sdk import Context
+
     from airflow_llmtune.hooks.kubeflow import KubeflowClient
 
 __all__ = ["KatibExperimentOperator", "KatibTuneLLMOperator"]
@@ -23,6 +30,8 @@ __all__ = ["KatibExperimentOperator", "KatibTuneLLMOperator"]
 JSON = dict[str, Any]
 EXPERIMENT_LABEL = "katib.kubeflow.org/experiment"
 TRIAL_LABEL = "katib.kubeflow.org/trial"
+# What `warm_start` calls the model's best version so far.
+CHAMPION = "champion"
 # More failed trials than these say the same thing again.
 EXPLAINED_TRIALS = 3
 
@@ -112,12 +121,13 @@ class KatibExperimentOperator(ExperimentLifecycle):
         return read_manifest("experiment", self.experiment, experiment.check_manifest, problems)
 
 
-class KatibTuneLLMOperator(ExperimentLifecycle):
+class KatibTuneLLMOperator(SkippingOperator, ExperimentLifecycle):
     """
     Tunes the fine-tune of an LLM: each trial is one run of the trainer image with other hyperparameters.
 
     XCom: as :class:`KatibExperimentOperator`; ``parameters`` has the types of the search space, and ``artifact_uri`` is
-    the best trial's adapter when ``output_uri`` is given.
+    the best trial's adapter when ``output_uri`` is given. ``model_asset``, ``skip_if_unchanged`` and
+    ``version_options``: :class:`~airflow_llmtune.operators.unchanged.SkippingOperator`.
 
     :param model: base model: ``org/name`` or ``hf://org/name[@revision]``, ``s3://bucket/prefix``,
         ``pvc://claim/path``, or an absolute path that exists in the pod.
@@ -144,10 +154,14 @@ class KatibTuneLLMOperator(ExperimentLifecycle):
         ``pod_template`` (merged over the pod that the operator makes); for a TrainJob also ``runtime_ref`` (a
         ClusterTrainingRuntime's name, or ``{"kind": "TrainingRuntime", "name": ...}``) and
         ``kubeflow_trainer_version`` (the cluster's, such as ``"2.1"``).
+    :param warm_start: where to search: around the ``"champion"`` of ``model_asset`` (without one, everywhere), around
+        the parameters of an earlier result, such as ``{"learning_rate": 0.0003}``, or around the best trial of a
+        finished Experiment of this name in the same namespace.
+    :param warm_start_scale: how much of each range is searched then, from above 0 to 1.
     """
 
     template_fields: Sequence[str] = (
-        *KubeflowOperator.template_fields,
+        *SkippingOperator.template_fields,
         "model",
         "dataset",
         "parameters",
@@ -166,7 +180,10 @@ class KatibTuneLLMOperator(ExperimentLifecycle):
         "image",
         "env",
         "job_options",
+        "warm_start",
+        "warm_start_scale",
     )
+    kept_as = "tunings"
     template_fields_renderers = {"parameters": "json", "trainer_args": "json", "job_options": "json"}
 
     def __init__(
@@ -190,6 +207,8 @@ class KatibTuneLLMOperator(ExperimentLifecycle):
         image: str = trial_template.TRAINER_IMAGE,
         env: Mapping[str, Any] | None = None,
         job_options: Mapping[str, Any] | None = None,
+        warm_start: str | Mapping[str, Any] | None = None,
+        warm_start_scale: float | str = DEFAULT_SCALE,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -211,11 +230,84 @@ class KatibTuneLLMOperator(ExperimentLifecycle):
         self.image = image
         self.env = env
         self.job_options = job_options
+        self.warm_start = warm_start
+        self.warm_start_scale = warm_start_scale
+        # A missing XCom renders to None, which must not search everywhere without a word.
+        self._starts_warm = warm_start is not None
+        # Where the search starts from; found when the task runs.
+        self._point: Mapping[str, Any] | None = None
+
+    def prepare(self, context: Context) -> None:
+        if isinstance(self.warm_start, Mapping):
+            self._point = self.warm_start
+        elif self.warm_start == CHAMPION:
+            self._point = self._champions_point(context)
+        elif self.warm_start and isinstance(self.warm_start, str):
+            self._point = asyncio.run(self._best_of(self.warm_start))
+
+    def fingerprints(self, versions: Mapping[str, str]) -> dict[str, str]:
+        # Of the whole space: a new champion alone is no reason to search again.
+        return {self.kept_as: tuning_fingerprint(self._spec(Problems()), self._trainer(Problems()), versions)}
 
     def build_manifest(self, problems: Problems) -> JSON:
-        space = SearchSpace.from_json(self.parameters, problems)
-        spec = experiment.ExperimentSpec.from_args(
-            parameters=space,
+        spec, trainer = self._spec(problems), self._trainer(problems)
+        scale = self._check_warm_start(spec.space, problems)
+        template = trial_template.trial_template(trainer, spec.space, problems)
+        if self._point is not None and scale is not None and not problems.errors:
+            spec, notes = warm_start.start_from(spec, self._point, scale)
+            for note in notes:
+                self.log.info("Warm start: %s", note)
+        return spec.to_manifest("", "", {}, self.input_annotations(), template)
+
+    def _check_warm_start(self, space: SearchSpace, problems: Problems) -> float | None:
+        """Return the scale, when it is good."""
+        scale = problems.number("warm_start_scale", self.warm_start_scale)
+        if scale is not None and not 0 < scale <= 1:
+            problems.add("warm_start_scale", self.warm_start_scale, "is not above 0 and at most 1", "give such as 0.25")
+        start: Any = self.warm_start  # whatever the DAG's author gave
+        if start is None and self._starts_warm:
+            fix = "check that the upstream task returns that key"
+            problems.add("warm_start", start, "was given and has no value now", fix)
+        elif not isinstance(start, str | Mapping | None):
+            problems.add("warm_start", start, "is no starting point", 'give "champion", parameters, or a name')
+        elif isinstance(start, Mapping) and start and space.names and not set(start) & set(space.names):
+            fix = 'give the parameters themselves, such as `tune.output["parameters"]`'
+            problems.add("warm_start", list(start), "has none of the parameters that are searched", fix)
+        if start == CHAMPION and self.model_asset is None:
+            fix = 'give `model_asset=Asset("my-model")`'
+            problems.add("warm_start", start, "needs the asset that remembers the champion", fix)
+        return scale
+
+    def _champions_point(self, context: Context) -> Mapping[str, Any] | None:
+        # Without an asset it is a mistake, told with the others.
+        champion = None if self.model_asset is None else ModelState(context, self.model_asset).champion()
+        if champion is None:
+            self.log.info("There is no champion yet: the whole space is searched")
+            return None
+        point: Mapping[str, Any] = champion["parameters"]
+        self.log.info("Searching around the champion of run %s: %s", champion["lineage"]["run_id"], point)
+        return point
+
+    async def _best_of(self, name: str) -> Mapping[str, Any]:
+        """Return the best parameters of an Experiment that somebody ran before."""
+        namespace = self.namespace or await self.hook.default_namespace()
+        async with self.hook.connect() as client:
+            obj = await client.find(experiment.KIND, namespace, name)
+        optimum = None if obj is None else experiment.read_optimum(obj)
+        if obj is None or optimum is None:
+            problems = Problems()
+            rule = f"is no Experiment with a best trial in namespace {namespace}"
+            problems.add("warm_start", name, rule, "give the name of a finished one, or the parameters themselves")
+            self._raise_problems(problems)
+        assert obj is not None, "else raised"
+        assert optimum is not None, "else raised"
+        point = experiment.search_space_of(obj)(optimum.assignments)
+        self.log.info("Searching around %s, the best of Experiment %s", point, name)
+        return point
+
+    def _spec(self, problems: Problems) -> experiment.ExperimentSpec:
+        return experiment.ExperimentSpec.from_args(
+            parameters=SearchSpace.from_json(self.parameters, problems),
             objective_metric_name=self.objective_metric_name,
             objective_type=self.objective_type,
             objective_goal=self.objective_goal,
@@ -227,7 +319,9 @@ class KatibTuneLLMOperator(ExperimentLifecycle):
             max_failed_trial_count=self.max_failed_trial_count,
             problems=problems,
         )
-        trainer = trial_template.TrainerSpec.from_args(
+
+    def _trainer(self, problems: Problems) -> trial_template.TrainerSpec:
+        return trial_template.TrainerSpec.from_args(
             model=self.model,
             dataset=self.dataset,
             image=self.image,
@@ -239,7 +333,6 @@ class KatibTuneLLMOperator(ExperimentLifecycle):
             problems=problems,
             **trial_template.read_options("job_options", self.job_options, problems),
         )
-        return spec.to_manifest("", "", {}, {}, trial_template.trial_template(trainer, space, problems))
 
     def decoder(self, obj: JSON) -> Callable[[Mapping[str, str]], JSON]:  # noqa: ARG002 (the search space knows more)
         return SearchSpace.from_json(self.parameters, Problems()).decode

@@ -9,15 +9,18 @@ from airflow_llmtune.exceptions import OutcomeError, TrainingFailedError
 from airflow_llmtune.operators.base import KubeflowOperator
 from airflow_llmtune.operators.diagnosis import explain, read_pods
 from airflow_llmtune.operators.manifest import load_manifest_file, read_manifest
+from airflow_llmtune.operators.unchanged import SkippingOperator
 from airflow_llmtune.resources import job, pod, pytorch_job, train_job, train_job_preflight, trial_template
+from airflow_llmtune.resources.fingerprint import evaluation_fingerprint, training_fingerprint
 from airflow_llmtune.resources.meta import Outcome, Problems
+from airflow_llmtune.resources.trainer_spec import read_flags
 from airflow_llmtune.triggers.base import WaitTrigger
 from airflow_llmtune.triggers.trainer import JobTrigger, PyTorchJobTrigger, TrainJobTrigger
 
 if TYPE_CHECKING:
     from airflow_llmtune.hooks.kubeflow import KubeflowClient
 
-__all__ = ["FineTuneLLMOperator", "PyTorchJobOperator", "TrainJobOperator"]
+__all__ = ["EvaluateLLMOperator", "FineTuneLLMOperator", "PyTorchJobOperator", "TrainJobOperator"]
 
 JSON = dict[str, Any]
 TRIGGERS: Mapping[str, type[WaitTrigger]] = {
@@ -28,10 +31,12 @@ POD_SELECTORS = {
     pytorch_job.KIND.kind: pytorch_job.pod_selector,
     train_job.KIND.kind: train_job.pod_selector,
 }
+# What of the trainer's summary is the task's result.
+_TOLD = ("metrics", "artifact_uri", "samples", "manifest")
 
 
 class TrainingLifecycle(KubeflowOperator):
-    """What all three share: a training job's result and failure are told by its pods."""
+    """What all of them share: a training job's result and failure are told by its pods."""
 
     def pod_selector(self, name: str) -> str:
         """Select the pods of the job."""
@@ -49,7 +54,7 @@ class TrainingLifecycle(KubeflowOperator):
         }
         for item in await read_pods(client, metadata["namespace"], self.pod_selector(metadata["name"])):
             if (told := pod.read_training_result(item)) is not None:
-                result |= {key: told[key] for key in ("metrics", "artifact_uri", "samples") if key in told}
+                result |= {key: told[key] for key in _TOLD if key in told}
         return result
 
     async def explain_failure(self, client: KubeflowClient, obj: JSON, outcome: Outcome) -> OutcomeError:
@@ -127,20 +132,16 @@ class PyTorchJobOperator(TrainingLifecycle):
         return read_manifest("pytorch_job", self.pytorch_job, pytorch_job.check_manifest, problems)
 
 
-class FineTuneLLMOperator(TrainingLifecycle):
+class TrainerOperator(SkippingOperator, TrainingLifecycle):
     """
-    Fine-tunes an LLM with given hyperparameters on the full data and leaves the adapter at ``output_uri``.
+    Runs the trainer as a Job or, with several nodes, a PyTorchJob or a TrainJob; the two below say what for.
 
-    It runs the same trainer as :class:`~airflow_llmtune.operators.katib.KatibTuneLLMOperator`, as a Job or, with
-    several nodes, a PyTorchJob or a TrainJob.
-
-    XCom: ``{"job", "namespace", "metrics", "artifact_uri", "samples"}``, each key also on its own.
+    ``model_asset``, ``skip_if_unchanged`` and ``version_options``:
+    :class:`~airflow_llmtune.operators.unchanged.SkippingOperator`.
 
     :param model: base model, in the forms of :class:`~airflow_llmtune.operators.katib.KatibTuneLLMOperator`.
     :param dataset: data set, likewise.
-    :param hyperparameters: trainer settings to take as they are, such as ``tune.output["parameters"]``.
     :param trainer_args: further settings of the trainer.
-    :param output_uri: where the adapter goes: ``s3://bucket/prefix``, ``pvc://claim/path``, or an absolute path.
     :param resources_per_node: requests and limits of each pod, such as ``{"cpu": 8, "memory": "32Gi", "gpu": 1}``.
     :param image: trainer image.
     :param env: environment of the trainer: name to text, or to an EnvVarSource.
@@ -148,12 +149,10 @@ class FineTuneLLMOperator(TrainingLifecycle):
     """
 
     template_fields: Sequence[str] = (
-        *KubeflowOperator.template_fields,
+        *SkippingOperator.template_fields,
         "model",
         "dataset",
-        "hyperparameters",
         "trainer_args",
-        "output_uri",
         "resources_per_node",
         "image",
         "env",
@@ -166,8 +165,6 @@ class FineTuneLLMOperator(TrainingLifecycle):
         *,
         model: str,
         dataset: str,
-        output_uri: str,
-        hyperparameters: Mapping[str, Any] | None = None,
         trainer_args: Mapping[str, Any] | None = None,
         resources_per_node: Mapping[str, Any] | None = None,
         image: str = trial_template.TRAINER_IMAGE,
@@ -178,10 +175,6 @@ class FineTuneLLMOperator(TrainingLifecycle):
         super().__init__(**kwargs)
         self.model = model
         self.dataset = dataset
-        self.output_uri = output_uri
-        self.hyperparameters = hyperparameters
-        # A missing XCom renders to None, which must not train with defaults.
-        self._takes_hyperparameters = hyperparameters is not None
         self.trainer_args = trainer_args
         self.resources_per_node = resources_per_node
         self.image = image
@@ -190,7 +183,66 @@ class FineTuneLLMOperator(TrainingLifecycle):
 
     @property
     def trigger_class(self) -> type[WaitTrigger]:
-        return TRIGGERS[self._trainer(Problems()).job_kind]
+        return TRIGGERS[self.read_trainer(Problems()).job_kind]
+
+    def read_trainer(self, problems: Problems, **own: Any) -> trial_template.TrainerSpec:
+        """
+        Check what all runs of the trainer have in common.
+
+        :param problems: takes every mistake.
+        :param own: what this kind of run adds.
+        """
+        return trial_template.TrainerSpec.from_args(
+            model=self.model,
+            dataset=self.dataset,
+            image=self.image,
+            trainer_args=self.trainer_args,
+            resources=self.resources_per_node,
+            resources_argument="resources_per_node",
+            env=self.env,
+            problems=problems,
+            **own,
+            **trial_template.read_options("job_options", self.job_options, problems),
+        )
+
+
+class FineTuneLLMOperator(TrainerOperator):
+    """
+    Fine-tunes an LLM with given hyperparameters on the full data and leaves the adapter at ``output_uri``.
+
+    It runs the same trainer as :class:`~airflow_llmtune.operators.katib.KatibTuneLLMOperator`. Further arguments:
+    :class:`TrainerOperator`.
+
+    XCom: ``{"job", "namespace", "metrics", "artifact_uri", "samples", "manifest"}``, each key also on its own.
+
+    :param output_uri: where the adapter goes: ``s3://bucket/prefix``, ``pvc://claim/path``, or an absolute path.
+    :param hyperparameters: trainer settings to take as they are, such as ``tune.output["parameters"]``.
+    :param checkpoint_steps: save a checkpoint below ``output_uri`` every so many steps, from which a retry of the
+        task goes on; it is removed once the adapter is there. The ``output_uri`` must not change from try to try.
+    """
+
+    template_fields: Sequence[str] = (
+        *TrainerOperator.template_fields,
+        "output_uri",
+        "hyperparameters",
+        "checkpoint_steps",
+    )
+    kept_as = "trainings"
+
+    def __init__(
+        self,
+        *,
+        output_uri: str,
+        hyperparameters: Mapping[str, Any] | None = None,
+        checkpoint_steps: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.output_uri = output_uri
+        self.hyperparameters = hyperparameters
+        # A missing XCom renders to None, which must not train with defaults.
+        self._takes_hyperparameters = hyperparameters is not None
+        self.checkpoint_steps = checkpoint_steps
 
     async def read_result(self, client: KubeflowClient, obj: JSON) -> JSON:
         # The trainer knows its output by the path at which a volume is mounted; the next task wants its address.
@@ -200,19 +252,53 @@ class FineTuneLLMOperator(TrainingLifecycle):
         if self.hyperparameters is None and self._takes_hyperparameters:
             rule = "was given and has no value now"
             problems.add("hyperparameters", None, rule, "check that the upstream task returns that key")
-        trainer = self._trainer(problems)
-        return trial_template.training_manifest(trainer, "", "", {}, {}, self.hyperparameters, problems)
+        trainer = self.read_trainer(problems, output_uri=self.output_uri, checkpoint_steps=self.checkpoint_steps)
+        annotations = self.input_annotations()
+        return trial_template.training_manifest(trainer, "", "", {}, annotations, self.hyperparameters, problems)
 
-    def _trainer(self, problems: Problems) -> trial_template.TrainerSpec:
-        return trial_template.TrainerSpec.from_args(
-            model=self.model,
-            dataset=self.dataset,
-            image=self.image,
-            trainer_args=self.trainer_args,
-            resources=self.resources_per_node,
-            resources_argument="resources_per_node",
-            env=self.env,
-            output_uri=self.output_uri,
-            problems=problems,
-            **trial_template.read_options("job_options", self.job_options, problems),
-        )
+    def fingerprints(self, versions: Mapping[str, str]) -> dict[str, str]:
+        # Where an adapter goes, and how often it is saved on the way, does not change it.
+        trainer = self.read_trainer(Problems(), output_uri=self.output_uri)
+        chosen = read_flags("hyperparameters", self.hyperparameters, Problems())
+        adapter = None if trainer.output is None else trainer.output.flag
+        return {
+            self.kept_as: training_fingerprint(trainer, chosen, versions),
+            # A training ends with this evaluation.
+            EvaluateLLMOperator.kept_as: evaluation_fingerprint(trainer, chosen, adapter, versions),
+        }
+
+
+class EvaluateLLMOperator(TrainerOperator):
+    """
+    Evaluates an adapter, or the base model without one, on the rows that a fine-tune with the same settings would take.
+
+    So the loss of last week's adapter on this week's data compares with that of the new one: both results carry a
+    fingerprint of the evaluation rows, ``manifest["evaluation"]["fingerprint"]``.
+
+    XCom: as :class:`FineTuneLLMOperator`, without samples; ``artifact_uri`` is the adapter. ``trainer_args`` takes only
+    what an evaluation depends on, such as ``dataset_test_split``, ``max_length`` and ``dtype``. Further arguments:
+    :class:`TrainerOperator`.
+
+    :param adapter: adapter to evaluate, in the forms of ``model``; None or empty: the base model itself.
+    """
+
+    template_fields: Sequence[str] = (*TrainerOperator.template_fields, "adapter")
+    kept_as = "evaluations"
+
+    def __init__(self, *, adapter: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.adapter = adapter
+
+    def read_sources(self) -> dict[str, str | None]:
+        return {"model": self.model, "dataset": self.dataset, "adapter": self.adapter}
+
+    async def read_result(self, client: KubeflowClient, obj: JSON) -> JSON:
+        return {**await super().read_result(client, obj), "artifact_uri": self.adapter or None}
+
+    def build_manifest(self, problems: Problems) -> JSON:
+        trainer = self.read_trainer(problems, evaluates=True, adapter=self.adapter)
+        return trial_template.training_manifest(trainer, "", "", {}, self.input_annotations(), None, problems)
+
+    def fingerprints(self, versions: Mapping[str, str]) -> dict[str, str]:
+        trainer = self.read_trainer(Problems(), adapter=self.adapter)
+        return {self.kept_as: evaluation_fingerprint(trainer, {}, trainer.flags.get("adapter"), versions)}

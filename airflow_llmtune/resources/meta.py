@@ -272,6 +272,13 @@ class Problems:
         self.add(argument, value, "is not known", did_you_mean(value, allowed))
         return None
 
+    def boolean(self, argument: str, value: Any) -> bool | None:
+        text = str(value).strip().lower()
+        if text not in ("true", "false"):
+            self.add(argument, value, "is neither true nor false", "give one of these")
+            return None
+        return text == "true"
+
     def mapping(self, argument: str, value: Any) -> dict[str, Any]:
         """An absent mapping is an empty one."""
         if value is None:

@@ -23,7 +23,10 @@ _MAX_MESSAGE_LENGTH = 600
 
 
 def log_container(pod: Mapping[str, Any]) -> str:
-    """The container whose log shows the training."""
+    """The container whose log shows the training, or why it does not begin."""
+    for status in path(pod, "status", "initContainerStatuses") or []:
+        if _tell_status("init container", status):
+            return str(status["name"])
     names = [container["name"] for container in path(pod, "spec", "containers") or []]
     return next((name for name in (LOG_COLLECTOR, *_PRIMARY) if name in names), names[0])
 

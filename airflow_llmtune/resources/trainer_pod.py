@@ -96,11 +96,12 @@ def _pod_template(spec: TrainerSpec, flags: list[Flag], annotations: Mapping[str
 
 def _command(spec: TrainerSpec) -> list[str]:
     # Written out: for an image's own entry point Katib's webhook would have to ask the registry.
+    module = ["-m", _MODULE, *(["evaluate"] if spec.evaluates else [])]
     if spec.job_kind != job.KIND.kind:
-        return ["torchrun", "-m", _MODULE]  # PET_* variables tell it nodes, processes and the address
+        return ["torchrun", *module]  # PET_* variables tell it nodes, processes and the address
     if spec.num_procs_per_node > 1:
-        return ["torchrun", "--standalone", f"--nproc_per_node={spec.num_procs_per_node}", "-m", _MODULE]
-    return ["python", "-m", _MODULE]
+        return ["torchrun", "--standalone", f"--nproc_per_node={spec.num_procs_per_node}", *module]
+    return ["python", *module]
 
 
 def _env(spec: TrainerSpec, flags: list[Flag]) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from airflow_llmtune.resources.redaction import is_secret
 from airflow_llmtune.resources.runtime_patch import Version
 from airflow_llmtune.resources.source import Source
 
-__all__ = ["OUTPUT_FLAG", "RESERVED_FLAGS", "TRAINER_IMAGE", "TrainerSpec", "read_flags"]
+__all__ = ["OUTPUT_FLAG", "RESERVED_FLAGS", "TRAINER_IMAGE", "TrainerSpec", "read_flags", "read_resources"]
 
 # The trainer and this provider are released together.
 TRAINER_VERSION = "0.1.0"
@@ -28,6 +28,8 @@ RESERVED_FLAGS = {
     "model_revision": "model",
     "dataset_name": "dataset",
     OUTPUT_FLAG: "output_uri",
+    "adapter": "EvaluateLLMOperator(adapter=…)",
+    "save_steps": "FineTuneLLMOperator(checkpoint_steps=…)",
 }
 
 _FLAG_NAME = re.compile(r"[a-z][a-z0-9_]*")
@@ -60,6 +62,7 @@ class TrainerSpec:
     pod_template: Mapping[str, Any]
     runtime_ref: Mapping[str, str]
     kubeflow_trainer_version: Version
+    evaluates: bool = False  # or trains
 
     @classmethod
     def from_args(
@@ -72,6 +75,9 @@ class TrainerSpec:
         resources: Any = None,
         env: Any = None,
         output_uri: Any = None,
+        checkpoint_steps: Any = None,
+        evaluates: bool = False,
+        adapter: Any = None,
         resources_argument: str = "resources",
         problems: Problems,
         **job_options: Any,
@@ -81,21 +87,26 @@ class TrainerSpec:
         base = Source.read("model", model, problems, revision=True)
         data = Source.read("dataset", dataset, problems)
         output = None if output_uri is None else Source.read("output_uri", output_uri, problems, hub=False)
+        # An empty text is what a template makes of an adapter that is not there.
+        judged = Source.read("adapter", adapter, problems) if adapter else None
         if not isinstance(image, str) or not image or image != image.strip():
             problems.add("image", image, "is not an image name", f"give one, or leave it out for {TRAINER_IMAGE}")
-        limits = _read_resources(resources_argument, resources, problems)
+        limits = read_resources(resources_argument, resources, problems)
         cpus = _quantity(limits.get("cpu", ""))
         variables = read_env(env, problems)
         if options["job_kind"] == train_job.KIND.kind:
             train_job.check_reserved("env", variables, problems)
         return cls(
             image=image,
-            flags=_source_flags(base, data) | read_flags("trainer_args", trainer_args, problems),
+            flags=_source_flags(base, data, judged)
+            | _checkpoint_flags(checkpoint_steps, problems)
+            | read_flags("trainer_args", trainer_args, problems),
             output=output,
-            claims=_claims(base, data, output),
+            claims=_claims(output, base, data, judged),
             resources=limits,
             threads=None if cpus is None else max(1, int(cpus / options["num_procs_per_node"])),
             env=variables,
+            evaluates=evaluates,
             **options,
         )
 
@@ -104,7 +115,7 @@ class TrainerSpec:
         return PRIMARY_CONTAINERS[self.job_kind]
 
 
-def _source_flags(model: Source | None, dataset: Source | None) -> dict[str, str]:
+def _source_flags(model: Source | None, dataset: Source | None, adapter: Source | None) -> dict[str, str]:
     flags = {}
     if model is not None:
         flags["model_name_or_path"] = model.flag
@@ -112,11 +123,18 @@ def _source_flags(model: Source | None, dataset: Source | None) -> dict[str, str
             flags["model_revision"] = model.revision
     if dataset is not None:
         flags["dataset_name"] = dataset.flag
+    if adapter is not None:
+        flags["adapter"] = adapter.flag
     return flags
 
 
-def _claims(model: Source | None, dataset: Source | None, output: Source | None) -> dict[str, bool]:
-    claims = {source.claim: False for source in (model, dataset) if source is not None and source.claim}
+def _checkpoint_flags(steps: Any, problems: Problems) -> dict[str, str]:
+    every = None if steps is None else problems.integer("checkpoint_steps", steps, at_least=1)
+    return {} if every is None else {"save_steps": str(every)}
+
+
+def _claims(output: Source | None, *inputs: Source | None) -> dict[str, bool]:
+    claims = {source.claim: False for source in inputs if source is not None and source.claim}
     if output is not None and output.claim:
         claims[output.claim] = True
     return claims
@@ -160,7 +178,7 @@ def _flag_text(where: str, value: Any, problems: Problems) -> str | None:
 # --- resources ----------------------------------------------------------------------------------------------
 
 
-def _read_resources(argument: str, given: Any, problems: Problems) -> dict[str, str]:
+def read_resources(argument: str, given: Any, problems: Problems) -> dict[str, str]:
     limits = {}
     for name, value in problems.mapping(argument, given).items():
         where = f"{argument}.{name}"

@@ -19,7 +19,7 @@ from airflow_llmtune.resources.meta import OWNER_ANNOTATION, Outcome, ResourceKi
 if TYPE_CHECKING:
     from airflow_llmtune.hooks.kubeflow import KubeflowClient, KubeflowHook
 
-__all__ = ["API_ERROR", "OBJECT_DELETED", "WAIT_TIMEOUT", "OnKillAction", "WaitTrigger", "follow"]
+__all__ = ["API_ERROR", "OBJECT_DELETED", "WAIT_TIMEOUT", "OnKillAction", "WaitTrigger", "follow", "follow_all"]
 
 JSON = dict[str, Any]
 OnKillAction = Literal["delete", "keep"]
@@ -42,18 +42,35 @@ _DELETIONS: set[asyncio.Task[None]] = set()
 async def follow(
     client: KubeflowClient, kind: ResourceKind, namespace: str, name: str, *, poll_interval: float
 ) -> AsyncGenerator[JSON | None, None]:
+    """Yield the object as it is now and after each change, for ever; None while there is no such object."""
+    selection = {"field_selector": f"metadata.name={name}"}
+    async with aclosing(follow_all(client, kind, namespace, poll_interval=poll_interval, **selection)) as states:
+        async for objects in states:
+            yield objects[0] if objects else None
+
+
+async def follow_all(
+    client: KubeflowClient,
+    kind: ResourceKind,
+    namespace: str,
+    *,
+    poll_interval: float,
+    field_selector: str = "",
+    label_selector: str = "",
+) -> AsyncGenerator[list[JSON]]:
     """
-    Yield the object as it is now and after each change, for ever; None while there is no such object.
+    Yield all objects that the selectors find, as they are now and after each change, for ever.
 
     List, then watch from the list's resourceVersion; whatever ends the watch (410, lost connection, the server's own
     time limit) costs one list. Without permission to watch, it lists each ``poll_interval`` seconds.
     """
-    selector = f"metadata.name={name}"
+    selectors = {"field_selector": field_selector, "label_selector": label_selector}
     may_watch = True
     failures = 0
     while True:
-        objects, version = await client.list_all(kind, namespace, field_selector=selector)
-        yield objects[0] if objects else None
+        objects, version = await client.list_all(kind, namespace, **selectors)
+        known = {obj["metadata"]["name"]: obj for obj in objects}
+        yield list(known.values())
         if not may_watch:
             await asyncio.sleep(poll_interval)
             continue
@@ -62,14 +79,18 @@ async def follow(
             kind,
             namespace,
             resource_version=version,
-            field_selector=selector,
+            **selectors,
             timeout_seconds=random.randint(*WATCH_SECONDS),  # noqa: S311 (spreads load, guards nothing)
         )
         try:
             async with aclosing(watch):
                 async for type_, changed in watch:
-                    if type_ != "BOOKMARK":
-                        yield None if type_ == "DELETED" else changed
+                    if type_ == "BOOKMARK":
+                        continue
+                    known.pop(changed["metadata"]["name"], None)
+                    if type_ != "DELETED":
+                        known[changed["metadata"]["name"]] = changed
+                    yield list(known.values())
         except KubernetesApiError as error:
             if error.code == 403:
                 may_watch = False
@@ -114,7 +135,7 @@ class WaitTrigger(BaseTrigger):
         poll_interval: float = 30.0,
         api_retry_timeout: float = 300.0,
         deadline: float | None = None,
-        on_kill_action: OnKillAction = "delete",
+        on_kill_action: str = "delete",
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.name = name
@@ -141,8 +162,10 @@ class WaitTrigger(BaseTrigger):
         raise NotImplementedError
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        names = inspect.signature(type(self).__init__).parameters.keys() - {"self"}
-        return f"{type(self).__module__}.{type(self).__qualname__}", {key: getattr(self, key) for key in sorted(names)}
+        own = [cls for cls in type(self).__mro__ if issubclass(cls, WaitTrigger)]
+        parameters = [item for cls in own for item in inspect.signature(cls.__init__).parameters.values()]
+        names = sorted({item.name for item in parameters if item.kind is item.KEYWORD_ONLY})
+        return f"{type(self).__module__}.{type(self).__qualname__}", {key: getattr(self, key) for key in names}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         outcome = await self.wait()
@@ -203,12 +226,12 @@ class WaitTrigger(BaseTrigger):
         the object tell these apart.
         """
         # Airflow repeats its cancel about once a second until the trigger is gone; the second one would end this.
-        deletion = asyncio.create_task(self._delete_if_ended())
+        deletion = asyncio.create_task(self._undo_if_ended())
         _DELETIONS.add(deletion)
         deletion.add_done_callback(_DELETIONS.discard)
         await asyncio.shield(deletion)
 
-    async def _delete_if_ended(self) -> None:
+    async def _undo_if_ended(self) -> None:
         if self._fired or self.on_kill_action == "keep" or self.task_instance is None:
             return
         state = await _task_state(self.task_instance)
@@ -216,12 +239,16 @@ class WaitTrigger(BaseTrigger):
             self.log.info("%s %s is kept: the task is %s", self.kind.kind, self.name, state)
             return
         async with self.hook.connect() as client:
-            obj = await client.find(self.kind, self.namespace, self.name)
-            owner = path(obj, "metadata", "annotations", OWNER_ANNOTATION)
-            if owner != str(self.task_instance.id):
-                self.log.info("%s %s is kept: it belongs to task instance %s", self.kind.kind, self.name, owner)
-            elif await client.delete(self.kind, self.namespace, self.name, uid=self.uid):
-                self.log.info("%s %s deleted: the task was ended by a user", self.kind.kind, self.name)
+            await self.undo(client, str(self.task_instance.id))
+
+    async def undo(self, client: KubeflowClient, owner: str) -> None:
+        """Delete the object, as its task was ended; not when it belongs to another try by now."""
+        obj = await client.find(self.kind, self.namespace, self.name)
+        found = path(obj, "metadata", "annotations", OWNER_ANNOTATION)
+        if found != owner:
+            self.log.info("%s %s is kept: it belongs to task instance %s", self.kind.kind, self.name, found)
+        elif await client.delete(self.kind, self.namespace, self.name, uid=self.uid):
+            self.log.info("%s %s deleted: the task was ended by a user", self.kind.kind, self.name)
 
 
 async def _task_state(ti: Any) -> str:

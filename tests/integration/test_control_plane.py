@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import socket
 import stat
@@ -159,7 +160,9 @@ def test_the_program_says_when_it_is_ready_and_ends_with_a_signal(tmp_path: Path
     with run_program("--kubeconfig", str(kubeconfig), "--namespace", "mine") as program:
         line = program.stdout.readline()
         with http_client(kubeconfig.read_text()) as http:
-            assert line == f"control plane ready at {str(http.base_url).rstrip('/')}, kubeconfig {kubeconfig}\n"
+            ready, models = line.split(", models at ")
+            assert ready == f"control plane ready at {str(http.base_url).rstrip('/')}"
+            assert re.fullmatch(rf"http://127\.0\.0\.1:\d+, kubeconfig {re.escape(str(kubeconfig))}\n", models)
             http.post(PODS.replace("default", "mine"), json=pod("sleeper", "sleep", marker))
             wait_for(lambda: bool(processes(marker)))
         program.send_signal(number)

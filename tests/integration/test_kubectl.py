@@ -317,3 +317,36 @@ def test_only_what_changes_from_now_on_is_watched(
         assert watching.stdout.readline().split()[0] == "after"
         watching.terminate()
     kubectl("delete", "configmap", "--all")
+
+
+def test_a_deployment_is_rolled_out_paused_scaled_and_rolled_back(kubectl: Kubectl, refused: Kubectl) -> None:
+    kubectl("create", "deployment", "web", "--image=busybox", "--replicas=2", "--", "sleep", "60")
+    assert 'deployment "web" successfully rolled out' in kubectl("rollout", "status", "deploy/web", "--timeout=30s")
+    kubectl("set", "env", "deploy/web", "WORD=b")
+    assert 'deployment "web" successfully rolled out' in kubectl("rollout", "status", "deploy/web", "--timeout=30s")
+    assert kubectl("rollout", "history", "deploy/web").split()[-4:] == ["1", "<none>", "2", "<none>"]
+    assert "WORD:\tb" in kubectl("rollout", "history", "deploy/web", "--revision=2")
+    kubectl("rollout", "undo", "deploy/web")
+    kubectl("rollout", "status", "deploy/web", "--timeout=30s")
+    assert kubectl("rollout", "history", "deploy/web").split()[-4:] == ["2", "<none>", "3", "<none>"]
+    kubectl("rollout", "restart", "deploy/web")
+    kubectl("rollout", "status", "deploy/web", "--timeout=30s")
+    kubectl("rollout", "pause", "deploy/web")
+    assert "can't restart paused deployment" in refused("rollout", "restart", "deploy/web")
+    kubectl("rollout", "resume", "deploy/web")
+    kubectl("scale", "deploy/web", "--replicas=3", "--current-replicas=2")
+    kubectl("wait", "--for=jsonpath={.status.availableReplicas}=3", "deploy/web", "--timeout=30s")
+    assert kubectl("get", "deploy", "web", "--no-headers").split()[:4] == ["web", "3/3", "3", "3"]
+    wide = kubectl("get", "rs", "-o", "wide", "--no-headers").splitlines()
+    assert sorted(line.split()[1:4] for line in wide) == [["0", "0", "0"], ["0", "0", "0"], ["3", "3", "3"]]
+    assert all("busybox" in line and "app=web,pod-template-hash=" in line for line in wide)
+    described = kubectl("describe", "deployment", "web")
+    assert "NewReplicaSetAvailable" in described
+    assert "Scaled up replica set web-" in described
+    assert "Controlled By:  Deployment/web" in kubectl("describe", "rs", "-l", "app=web")
+    shown = kubectl("get", "deploy", "web", "-o", "yaml")
+    told = refused("replace", "-f", "-", stdin=shown.replace("replicas: 3", "replica: 3"))
+    assert 'unknown field "spec.replica"' in told
+    assert "scale" in kubectl("get", "--raw", "/apis/apps/v1")
+    kubectl("delete", "deployment", "web", "--cascade=foreground", "--timeout=60s")
+    assert kubectl("get", "pods", "-l", "app=web", "-o", "name") == ""

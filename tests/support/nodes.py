@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from airflow_llmtune.controlplane.apiserver.kinds import POD
+from airflow_llmtune.controlplane.apiserver.kinds import EVENT, POD
 from airflow_llmtune.controlplane.apiserver.logs import LogOptions
 from airflow_llmtune.controlplane.apiserver.registry import Registry
 from airflow_llmtune.controlplane.kubelet import Kubelet
@@ -25,10 +25,19 @@ class Node:
         self.registry = registry
         self.kubelet = kubelet
 
-    def create(self, script: str = "", *, name: str = "pod", container: Object | None = None, **spec: Any) -> Object:
+    def create(
+        self,
+        script: str = "",
+        *,
+        name: str = "pod",
+        container: Object | None = None,
+        metadata: Object | None = None,
+        **spec: Any,
+    ) -> Object:
         main = {"name": "main", "image": "busybox", "command": ["sh", "-c", script], **(container or {})}
         body = {"restartPolicy": "Never", "nodeName": NODE_NAME, "containers": [main], **spec}
-        return self.registry.create(POD, {"metadata": {"name": name, "namespace": "default"}, "spec": body})
+        meta = {"name": name, "namespace": "default", **(metadata or {})}
+        return self.registry.create(POD, {"metadata": meta, "spec": body})
 
     def pod(self, name: str = "pod") -> Object | None:
         return self.registry.find(POD, "default", name)
@@ -44,6 +53,13 @@ class Node:
 
     async def gone(self, name: str = "pod") -> None:
         await eventually(lambda: self.pod(name) is None)
+
+    async def ready(self, name: str = "pod") -> Object:
+        return await self.until(is_ready, name)
+
+    def events(self, reason: str = "Unhealthy") -> list[str]:
+        """The messages of those with this reason, in no order."""
+        return [one["message"] for one in self.registry.list(EVENT, "default")[0] if one["reason"] == reason]
 
     async def log(self, container: str = "", **options: Any) -> str:
         pieces = self.kubelet.open_log("default", "pod", container, LogOptions(**options))
@@ -75,6 +91,11 @@ def node_kubelet(registry: Registry, state_dir: Path, **settings: Any) -> Kubele
 def terminated(pod: Object, index: int = 0) -> Object:
     found: Object = pod["status"]["containerStatuses"][index]["state"]["terminated"]
     return found
+
+
+def is_ready(pod: Object) -> bool:
+    conditions = pod["status"].get("conditions", [])
+    return {one["type"]: one["status"] for one in conditions}.get("Ready") == "True"
 
 
 def is_alive(pid: int) -> bool:

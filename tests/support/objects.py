@@ -8,6 +8,8 @@ Object = dict[str, Any]
 
 EXPERIMENTS = "/apis/kubeflow.org/v1beta1/namespaces/default/experiments"
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
+DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
+REPLICA_SETS = "/apis/apps/v1/namespaces/default/replicasets"
 PODS = "/api/v1/namespaces/default/pods"
 
 
@@ -58,6 +60,14 @@ def shell_job(script: str, **spec: Any) -> Object:
 
 def pod(name: str, *command: str) -> Object:
     return {"metadata": {"name": name}, "spec": _run_once(*command)}
+
+
+def deployment(name: str, *command: str, **spec: Any) -> Object:
+    """Its pods have the label ``app`` with its name."""
+    labels, container = {"app": name}, {"name": "main", "image": "busybox", "command": list(command)}
+    template = {"metadata": {"labels": dict(labels)}, "spec": {"containers": [container]}}
+    wanted = {"selector": {"matchLabels": labels}, "template": template, **spec}
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name}, "spec": wanted}
 
 
 def _run_once(*command: str) -> Object:

@@ -9,6 +9,7 @@ import importlib.util
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ from typing import Any
 import pytest
 
 from llmtune_trainer.__main__ import QUIET, main
+from llmtune_trainer.checkpoints import Checkpoints
 
 # Read by the libraries when they are imported. One thread: the tests share the machine, and spinning threads crawl.
 os.environ |= {**QUIET, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
@@ -85,16 +87,38 @@ def train(
     workspaces.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(workspaces))
 
-    def run(*, on: Path | str = data, of: Path | str = model, **settings: Any) -> Run:
+    def run(*, on: Path | str = data, of: Path | str = model, mode: Sequence[str] = (), **settings: Any) -> Run:
         log = tmp_path / "termination-log"
         log.unlink(missing_ok=True)
         capsys.readouterr()
-        code = main(as_arguments(of, on, settings), {"LLMTUNE_TERMINATION_LOG": str(log)})
+        code = main([*mode, *as_arguments(of, on, settings)], {"LLMTUNE_TERMINATION_LOG": str(log)})
         captured = capsys.readouterr()
         return Run(code, captured.out, captured.err, json.loads(log.read_text(encoding="utf-8")))
 
     yield run
     assert [entry.name for entry in workspaces.iterdir() if entry.name.startswith("llmtune-")] == []
+
+
+@pytest.fixture
+def stop_after(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    """Have this process get SIGTERM once the checkpoint of a step is stored; it is then stopped one step later."""
+    save = Checkpoints.save
+
+    def arrange(step: int) -> None:
+        def save_and_signal(self: Checkpoints, made: Path, at: int) -> None:
+            save(self, made, at)
+            if at == step:
+                monkeypatch.setattr(Checkpoints, "save", save)
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        monkeypatch.setattr(Checkpoints, "save", save_and_signal)
+
+    def unexpected(*_: object) -> None:
+        raise AssertionError("nobody heeds SIGTERM")
+
+    before = signal.signal(signal.SIGTERM, unexpected)
+    yield arrange
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ def test_a_run_learns_reports_and_saves(train: Any, model: Path, tmp_path: Path)
 
     result = json.loads((output / "result.json").read_text(encoding="utf-8"))
     assert result["parameters"]["learning_rate"] == 0.005
-    assert result["rows"] == {"train": 48, "eval": 12}
+    assert result["manifest"]["rows"] == {"train": 48, "eval": 12}
     config = json.loads((output / "adapter_config.json").read_text(encoding="utf-8"))
     assert config["base_model_name_or_path"] == str(model)
     names = {file.name for file in output.iterdir()}
@@ -66,7 +66,7 @@ def test_a_second_run_replaces_the_result_of_the_first(train: Any, tmp_path: Pat
     (output / "lost+found").mkdir()
     for steps in (1, 2):
         assert train(max_steps=steps, output_dir=output).code == 0
-        assert json.loads((output / "result.json").read_text(encoding="utf-8"))["steps"] == steps
+        assert json.loads((output / "result.json").read_text(encoding="utf-8"))["manifest"]["steps"] == steps
     assert not [entry for entry in output.iterdir() if entry.name.startswith(".unfinished")]
 
 

@@ -65,9 +65,52 @@ def test_one_object_is_a_data_set_too(s3: Any, train: Any, data: Path) -> None:
     assert "rows: 36 to train on, 12 to evaluate" in run.stdout
 
 
+def test_a_run_goes_on_from_a_checkpoint_in_s3_and_never_from_half_of_one(s3: Any, train: Any, stop_after: Any) -> None:
+    settings = {"max_steps": 8, "save_steps": 2, "output_dir": "s3://llm/resumed"}
+    stop_after(4)
+    with pytest.raises(SystemExit) as stopped:
+        train(**settings)
+    assert stopped.value.code == 143
+    prefix = "resumed/.checkpoints/checkpoint-"
+    found = [item["Key"] for item in s3.list_objects_v2(Bucket="llm", Prefix="resumed/")["Contents"]]
+    assert {key.removeprefix(prefix).split("/")[0] for key in found} == {"5"}
+    assert f"{prefix}5/checkpoint.json" in found
+    for key in found:
+        if not key.endswith("checkpoint.json"):
+            s3.copy_object(Bucket="llm", Key=key.replace("-5/", "-7/"), CopySource={"Bucket": "llm", "Key": key})
+
+    run = train(**settings)
+    assert "resumed from step 5\n" in run.stdout
+    found = [item["Key"] for item in s3.list_objects_v2(Bucket="llm", Prefix="resumed/")["Contents"]]
+    assert "resumed/result.json" in found
+    assert not [key for key in found if key.startswith(prefix)]
+    assert run.metrics["eval_loss"] == pytest.approx(train(max_steps=8).metrics["eval_loss"], rel=1e-6)
+
+
+def test_the_version_of_data_in_s3_is_told_by_its_etags(s3: Any, train: Any, data: Path) -> None:
+    def version() -> str:
+        return str(train(mode=("evaluate",), on="s3://llm/versions").termination["manifest"]["dataset_version"])
+
+    _upload(s3, data, "versions")
+    first = version()
+    s3.put_object(Bucket="llm", Key="versions/eval.jsonl", Body=(data / "eval.jsonl").read_bytes())
+    assert version() == first
+    s3.put_object(Bucket="llm", Key="versions/eval.jsonl", Body=(data / "eval.jsonl").read_bytes() * 2)
+    assert version() != first
+
+
+def test_an_adapter_in_s3_is_evaluated(s3: Any, train: Any) -> None:
+    trained = train(max_steps=2, output_dir="s3://llm/adapters/one")
+    judged = train(mode=("evaluate",), adapter="s3://llm/adapters/one")
+    assert judged.termination["artifact_uri"] == "s3://llm/adapters/one"
+    assert judged.metrics["eval_loss"] == pytest.approx(trained.metrics["eval_loss"], rel=1e-6)
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
+        ({"mode": ("evaluate",), "adapter": "s3://llm/no/adapter"}, ["--adapter", "holds no object"]),
+        ({"checkpoint_dir": "s3://no-such-bucket/out", "save_steps": 1}, ["--checkpoint_dir", "no such bucket"]),
         ({"on": "s3://llm/no/such/prefix"}, ["--dataset_name", "holds no object"]),
         ({"of": "s3://no-such-bucket/model"}, ["--model_name_or_path", "no such bucket"]),
         ({"output_dir": "s3://no-such-bucket/out"}, ["--output_dir", "no such bucket"]),
@@ -75,7 +118,7 @@ def test_one_object_is_a_data_set_too(s3: Any, train: Any, data: Path) -> None:
     ],
 )
 def test_a_wrong_address_is_named_before_training(
-    s3: Any, train: Any, settings: dict[str, str], words: list[str]
+    s3: Any, train: Any, settings: dict[str, Any], words: list[str]
 ) -> None:
     run = train(**settings)
     assert run.code == 2

@@ -1,6 +1,9 @@
 """``python -m llmtune_trainer --model_name_or_path MODEL --dataset_name DATA ...``, or ``torchrun -m`` with the same.
 
+With ``evaluate`` as the first word an adapter, or the model itself, is evaluated as after a training.
+
 Exit code 0: trained, evaluated and, with --output_dir, saved. 2: settings, model or data are wrong. 1: all else.
+128 and the signal's number: ended by it.
 """
 
 from __future__ import annotations
@@ -22,8 +25,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from llmtune_trainer import __version__
+from llmtune_trainer.checkpoints import Checkpoints, identity
 from llmtune_trainer.dataset import Examples, load_examples
 from llmtune_trainer.errors import TrainerError
+from llmtune_trainer.manifest import describe
 from llmtune_trainer.metrics import Log
 from llmtune_trainer.result import (
     address_of,
@@ -33,8 +38,16 @@ from llmtune_trainer.result import (
     summary,
     write_termination_log,
 )
-from llmtune_trainer.settings import Settings, parse_settings, usage
-from llmtune_trainer.sources import fetch_dataset, fetch_model, public_name
+from llmtune_trainer.settings import Mode, Settings, parse_settings, usage
+from llmtune_trainer.sources import (
+    dataset_version,
+    fetch_adapter,
+    fetch_dataset,
+    fetch_model,
+    hub_commit,
+    model_version,
+    public_name,
+)
 
 # The libraries' own progress bars and remarks would bury the metrics.
 QUIET = {
@@ -67,8 +80,9 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         print(usage())
         return 0
     world = World.of(environ)
+    mode: Mode = "evaluate" if arguments[:1] == ["evaluate"] else "train"
     try:
-        finished = run(parse_settings(arguments, environ), world)
+        finished = run(parse_settings(arguments[mode == "evaluate" :], environ, mode), world, mode)
     except TrainerError as error:
         if world.local_rank == 0:
             print(f"error: {error}", file=sys.stderr)
@@ -85,35 +99,63 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     return 0
 
 
-def run(settings: Settings, world: World) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Inputs:
+    """What is read, and which version of it that was."""
+
+    model: Path
+    adapter: Path | None
+    examples: Examples
+    dataset_version: str
+
+
+def run(settings: Settings, world: World, mode: Mode) -> dict[str, Any]:
     """Return the summary."""
     log = Log(speaks=world.rank == 0)
-    if settings.output_dir:
-        check_destination(settings.output_dir)
+    for flag, address in (("--output_dir", settings.output_dir), ("--checkpoint_dir", settings.checkpoint_place)):
+        if address is not None:
+            check_destination(flag, address)
     with _workspace(world) as workspace:
         with _first_of_node_first(world):
-            model_folder = fetch_model(settings.model_name_or_path, settings.model_revision, workspace)
-            examples = load_examples(fetch_dataset(settings.dataset_name, workspace), settings)
-        _announce(log, settings, examples)
-        return _train_and_store(settings, model_folder, examples, workspace, log)
+            inputs = _read(settings, workspace)
+        log.say(f"llmtune-trainer {__version__}: {settings.model_name_or_path} on {settings.dataset_name}")
+        if mode == "evaluate":
+            return _evaluate(settings, inputs, workspace, log)
+        return _train_and_store(settings, inputs, world, workspace, log)
 
 
-def _announce(log: Log, settings: Settings, examples: Examples) -> None:
-    log.say(f"llmtune-trainer {__version__}: {settings.model_name_or_path} on {settings.dataset_name}")
-    log.say(f"rows: {len(examples.train)} to train on, {len(examples.eval)} to evaluate, format {examples.format}")
+def _read(settings: Settings, workspace: Path) -> Inputs:
+    model = fetch_model(settings.model_name_or_path, settings.model_revision, workspace)
+    adapter = None if settings.adapter is None else fetch_adapter(settings.adapter, workspace)
+    location = fetch_dataset(settings.dataset_name, workspace)
+    return Inputs(model, adapter, load_examples(location, settings), dataset_version(settings.dataset_name, location))
 
 
-def _train_and_store(
-    settings: Settings, model_folder: Path, examples: Examples, workspace: Path, log: Log
-) -> dict[str, Any]:
-    started = time.monotonic()
+def _evaluate(settings: Settings, inputs: Inputs, workspace: Path, log: Log) -> dict[str, Any]:
+    examples = inputs.examples
+    log.say(f"rows: {len(examples.eval)} to evaluate, format {examples.format}")
     with warnings.catch_warnings():
         # The libraries deprecate each other's options; none of it is about this run.
         warnings.simplefilter("ignore")
         # Five seconds and half a gigabyte, which a wrong setting or path has not cost.
-        from llmtune_trainer.training import save_adapter, train
+        from llmtune_trainer.evaluation import evaluate_adapter
 
-        outcome, trainer = train(settings, model_folder, examples, workspace, log)
+        loss, evaluation = evaluate_adapter(settings, inputs.model, inputs.adapter, examples, workspace, log)
+    manifest = _manifest(settings, inputs, evaluation, trained=0, steps=0)
+    artifact_uri = None if settings.adapter is None else public_name(settings.adapter)
+    return summary({"eval_loss": loss}, artifact_uri, None, manifest, diverged=False)
+
+
+def _train_and_store(settings: Settings, inputs: Inputs, world: World, workspace: Path, log: Log) -> dict[str, Any]:
+    started = time.monotonic()
+    examples = inputs.examples
+    log.say(f"rows: {len(examples.train)} to train on, {len(examples.eval)} to evaluate, format {examples.format}")
+    checkpoints = _checkpoints(settings, inputs, world, workspace)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # as above
+        from llmtune_trainer.training import save_adapter, train  # as above
+
+        outcome, trainer = train(settings, inputs.model, examples, checkpoints, workspace, log)
     saves = settings.output_dir is not None and not outcome.diverged
     artifact_uri = address_of(settings.output_dir) if settings.output_dir and saves else None
     samples = None
@@ -123,21 +165,46 @@ def _train_and_store(
             "before": outcome.sample_before,
             "after": outcome.sample_after or "",
         }
-    short = summary(outcome.metrics, artifact_uri, samples, diverged=outcome.diverged)
-    full = short | {
-        "parameters": asdict(settings),
-        "base_model": public_name(settings.model_name_or_path),
-        "rows": {"train": len(examples.train), "eval": len(examples.eval)},
-        "steps": outcome.steps,
-        "seconds": round(time.monotonic() - started, 3),
-        "trainer_version": __version__,
-    }
+    manifest = _manifest(settings, inputs, outcome.evaluation, trained=len(examples.train), steps=outcome.steps)
+    short = summary(outcome.metrics, artifact_uri, samples, manifest, diverged=outcome.diverged)
+    full = short | {"parameters": asdict(settings), "seconds": round(time.monotonic() - started, 3)}
     if settings.output_dir and saves and log.speaks:
         # LoRA under data-parallel training: the first process holds the whole adapter.
-        store(settings.output_dir, lambda folder: save_adapter(trainer, settings, folder), full, workspace)
+        store(
+            "--output_dir", settings.output_dir, lambda folder: save_adapter(trainer, settings, folder), full, workspace
+        )
         log.say(f"adapter saved: {artifact_uri}")
+    if checkpoints is not None and log.speaks:
+        _tidy_up(checkpoints, log)
     log.say(f"done: {outcome.steps} steps in {time.monotonic() - started:.1f} s")
     return short
+
+
+def _tidy_up(checkpoints: Checkpoints, log: Log) -> None:
+    try:
+        checkpoints.remove()
+    except (TrainerError, OSError) as error:
+        log.say(f"The checkpoints could not be removed, the result is complete: {error}")
+
+
+def _checkpoints(settings: Settings, inputs: Inputs, world: World, workspace: Path) -> Checkpoints | None:
+    if settings.checkpoint_place is None:
+        return None
+    whose = identity(settings, model_version(inputs.model), inputs.dataset_version, world.size)
+    return Checkpoints(settings.checkpoint_place, whose, settings.save_total_limit, workspace)
+
+
+def _manifest(
+    settings: Settings, inputs: Inputs, evaluation: Mapping[str, Any], *, trained: int, steps: int
+) -> dict[str, Any]:
+    return describe(
+        settings,
+        base_model_revision=hub_commit(inputs.model),
+        dataset_version=inputs.dataset_version,
+        rows={"train": trained, "eval": len(inputs.examples.eval)},
+        steps=steps,
+        evaluation=evaluation,
+    )
 
 
 @contextmanager

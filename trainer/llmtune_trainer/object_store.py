@@ -23,24 +23,61 @@ def download_prefix(flag: str, address: str, target: Path) -> Path:
     bucket, prefix = split_address(flag, address)
     with _explained(flag, address):
         client = _client()
-        found = {
-            obj["Key"]: obj["Size"]
-            for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
-            for obj in page.get("Contents", [])
-            # "data" must not match "data-old/", and a key that ends with "/" is a console's mark for a folder.
-            if not obj["Key"].endswith("/")
-            and (not prefix or obj["Key"] == prefix or obj["Key"].startswith(prefix + "/"))
-        }
+        found = _objects(client, bucket, prefix)
         if not found:
             raise BadInputError(f"`{flag}`={address!r} holds no object. Fix: correct the bucket or the prefix.")
         target.mkdir(parents=True, exist_ok=True)
-        for key, size in found.items():
-            file = _inside(target, PurePosixPath(key).name if key == prefix else key[len(prefix) :].lstrip("/"))
+        for obj in found:
+            file = _inside(target, _relative(obj["Key"], prefix))
             # Another process of this run on this node may have been here first.
-            if not file.is_file() or file.stat().st_size != size:
+            if not file.is_file() or file.stat().st_size != obj["Size"]:
                 file.parent.mkdir(parents=True, exist_ok=True)
-                client.download_file(bucket, key, str(file))
-    return target / PurePosixPath(prefix).name if set(found) == {prefix} else target
+                client.download_file(bucket, obj["Key"], str(file))
+    return target / PurePosixPath(prefix).name if [obj["Key"] for obj in found] == [prefix] else target
+
+
+def list_etags(flag: str, address: str) -> dict[str, str]:
+    """Return the objects' names below the prefix, each with what S3 calls its content."""
+    bucket, prefix = split_address(flag, address)
+    with _explained(flag, address):
+        return {_relative(obj["Key"], prefix): obj["ETag"].strip('"') for obj in _objects(_client(), bucket, prefix)}
+
+
+def read_named(flag: str, address: str, name: str) -> dict[str, str]:
+    """Return folder -> text, for each folder directly below the address that holds an object of this name."""
+    bucket, prefix = split_address(flag, address)
+    with _explained(flag, address):
+        client = _client()
+        names = [_relative(obj["Key"], prefix) for obj in _objects(client, bucket, prefix)]
+        folders = [path.parent.name for path in map(PurePosixPath, names) if len(path.parts) == 2 and path.name == name]
+        return {
+            folder: client.get_object(Bucket=bucket, Key=_key(prefix, f"{folder}/{name}"))["Body"].read().decode()
+            for folder in folders
+        }
+
+
+def delete_folder(flag: str, address: str, first: str) -> None:
+    """Delete the objects named ``first`` before all others: a folder half deleted must not look complete."""
+    bucket, prefix = split_address(flag, address)
+    with _explained(flag, address):
+        client = _client()
+        keys = [obj["Key"] for obj in _objects(client, bucket, prefix)]
+        for key in sorted(keys, key=lambda key: PurePosixPath(key).name != first):
+            client.delete_object(Bucket=bucket, Key=key)
+
+
+def _objects(client: Any, bucket: str, prefix: str) -> list[dict[str, Any]]:
+    return [
+        obj
+        for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
+        for obj in page.get("Contents", [])
+        # "data" must not match "data-old/", and a key that ends with "/" is a console's mark for a folder.
+        if not obj["Key"].endswith("/") and (not prefix or obj["Key"] == prefix or obj["Key"].startswith(prefix + "/"))
+    ]
+
+
+def _relative(key: str, prefix: str) -> str:
+    return PurePosixPath(key).name if key == prefix else key[len(prefix) :].lstrip("/")
 
 
 def upload_folder(flag: str, folder: Path, address: str, last: str) -> None:

@@ -14,7 +14,6 @@ from llmtune_trainer.errors import BadInputError
 from llmtune_trainer.object_store import check_writable, upload_folder
 from llmtune_trainer.sources import local_path
 
-FLAG = "--output_dir"
 SCHEMA_VERSION = 1
 RESULT_FILE = "result.json"
 # Kubernetes keeps no more of a container's termination message.
@@ -26,6 +25,7 @@ def summary(
     metrics: Mapping[str, float],
     artifact_uri: str | None,
     samples: Mapping[str, str] | None,
+    manifest: Mapping[str, Any],
     *,
     diverged: bool,
 ) -> dict[str, Any]:
@@ -36,6 +36,7 @@ def summary(
         "artifact_uri": artifact_uri,
         "samples": dict(samples) if samples else None,
         "diverged": diverged,
+        "manifest": dict(manifest),
     }
 
 
@@ -55,47 +56,62 @@ def write_termination_log(
 
 
 def fitted(content: Mapping[str, Any], limit: int) -> str:
-    """Return JSON of at most ``limit`` bytes; when it is too long, its texts are cut, never its numbers."""
+    """Return JSON of at most ``limit`` bytes; when it is too long, its texts are cut, never its numbers.
+
+    First those that are there to be looked at; what others compute with only when nothing else is left.
+    """
     text = json.dumps(content, ensure_ascii=False)
-    for longest in (2000, 1000, 500, 250, 100, 30):
-        if len(text.encode()) <= limit:
-            break
-        text = json.dumps(_cut(content, longest), ensure_ascii=False)
+    longest_texts = (2000, 1000, 500, 250, 100, 30)
+    for keys in ({"samples", "error"}, set(content)):
+        for longest in longest_texts:
+            if len(text.encode()) <= limit:
+                return text
+            content = {key: _cut(item, longest) if key in keys else item for key, item in content.items()}
+            text = json.dumps(content, ensure_ascii=False)
     return text
 
 
 def _cut(value: Any, longest: int) -> Any:
     if isinstance(value, Mapping):
         return {key: _cut(item, longest) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_cut(item, longest) for item in value[:longest]]
     if isinstance(value, str) and len(value) > longest:
         return value[: longest - 1] + "…"
     return value
 
 
-def check_destination(output_dir: str) -> None:
+def check_destination(flag: str, address: str) -> None:
     """Find out before training that its result could not be stored."""
-    if output_dir.startswith("s3://"):
-        check_writable(FLAG, output_dir)
+    if address.startswith("s3://"):
+        check_writable(flag, address)
         return
-    folder = local_path(output_dir)
+    folder = local_path(address)
     if folder is None:
-        raise BadInputError(f"`{FLAG}`={output_dir!r} cannot be written to. Fix: give a folder or s3://bucket/prefix.")
+        raise BadInputError(f"`{flag}`={address!r} cannot be written to. Fix: give a folder or s3://bucket/prefix.")
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise BadInputError(
-            f"`{FLAG}`={output_dir!r} cannot be written to: {existing} is no folder this user may write in. "
+            f"`{flag}`={address!r} cannot be written to: {existing} is no folder this user may write in. "
             "Fix: name another folder, or mount a writable volume there."
         )
 
 
-def address_of(output_dir: str) -> str:
-    folder = local_path(output_dir)
-    return output_dir.rstrip("/") if folder is None else str(folder.absolute())
+def address_of(address: str) -> str:
+    folder = local_path(address)
+    return address.rstrip("/") if folder is None else str(folder.absolute())
 
 
-def store(output_dir: str, save: Callable[[Path], None], result: Mapping[str, Any], workspace: Path) -> None:
-    """Store what ``save`` writes. A folder with a result.json is complete: it comes last."""
-    folder = local_path(output_dir)
+def store(
+    flag: str,
+    address: str,
+    save: Callable[[Path], None],
+    content: Mapping[str, Any],
+    workspace: Path,
+    mark: str = RESULT_FILE,
+) -> None:
+    """Store what ``save`` writes. A folder with the file ``mark`` is complete: it comes last."""
+    folder = local_path(address)
     if folder is not None:
         folder.parent.mkdir(parents=True, exist_ok=True)
     # Beside the destination, so that moving is renaming; inside it when it exists: it may be a mounted volume.
@@ -104,18 +120,18 @@ def store(output_dir: str, save: Callable[[Path], None], result: Mapping[str, An
     try:
         unfinished.chmod(0o755)
         save(unfinished)
-        (unfinished / RESULT_FILE).write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (unfinished / mark).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         if folder is None:
-            upload_folder(FLAG, unfinished, output_dir, RESULT_FILE)
+            upload_folder(flag, unfinished, address, mark)
         elif folder.exists():
-            _move_into(folder, unfinished)
+            _move_into(folder, unfinished, mark)
         else:
             unfinished.replace(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _move_into(folder: Path, unfinished: Path) -> None:
-    (folder / RESULT_FILE).unlink(missing_ok=True)
-    for file in sorted(unfinished.iterdir(), key=lambda file: file.name == RESULT_FILE):
+def _move_into(folder: Path, unfinished: Path, mark: str) -> None:
+    (folder / mark).unlink(missing_ok=True)
+    for file in sorted(unfinished.iterdir(), key=lambda file: file.name == mark):
         file.replace(folder / file.name)

@@ -11,12 +11,39 @@ import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 from llmtune_trainer.errors import BadInputError
 
 ENV_PREFIX = "LLMTUNE_"
+Mode = Literal["train", "evaluate"]
+# What the loss of a given model depends on, and how it is computed.
+EVALUATION_SETTINGS = (
+    "model_name_or_path",
+    "model_revision",
+    "adapter",
+    "dataset_name",
+    "dataset_train_split",
+    "dataset_test_split",
+    "eval_fraction",
+    "split_seed",
+    "max_eval_samples",
+    "per_device_eval_batch_size",
+    "max_length",
+    "dtype",
+)
 LR_SCHEDULERS = ("cosine", "linear", "constant", "constant_with_warmup", "polynomial", "inverse_sqrt")
+
+# Told apart from what a run is, as the place of a volume or of an output changes with the pod.
+ADDRESSES = (
+    "model_name_or_path",
+    "model_revision",
+    "dataset_name",
+    "adapter",
+    "sample_prompt",
+    "output_dir",
+    "checkpoint_dir",
+)
 
 
 class SettingsError(BadInputError):
@@ -148,11 +175,38 @@ class Settings:
         "where the adapter goes: a folder or s3://bucket/prefix; none: not saved",
         None,
     )
+    save_steps: int | None = _option(
+        _integer(1, "200"), "save a checkpoint every so many steps; the same command goes on from the newest", None
+    )
+    save_total_limit: int = _option(_integer(1, "1"), "keep so many checkpoints; after success none", 1)
+    checkpoint_dir: str | None = _option(
+        _text("s3://bucket/checkpoints"), "where checkpoints go; by default .checkpoints below output_dir", None
+    )
+    adapter: str | None = _option(
+        _text("s3://bucket/adapter"),
+        "evaluate only: the adapter, in the forms of model_name_or_path; none: the model without one",
+        None,
+    )
+
+    @property
+    def checkpoint_place(self) -> str | None:
+        if self.save_steps is None:
+            return None
+        return self.checkpoint_dir or f"{(self.output_dir or '').rstrip('/')}/.checkpoints"
+
+    def chosen(self) -> dict[str, Any]:
+        """Return what differs from the defaults, without what says where things lie."""
+        return {
+            option.name: getattr(self, option.name)
+            for option in fields(self)
+            if option.name not in ADDRESSES and getattr(self, option.name) != option.default
+        }
 
 
-def parse_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Settings:
+def parse_settings(arguments: Sequence[str], environ: Mapping[str, str], mode: Mode = "train") -> Settings:
     mistakes: list[str] = []
     given = _from_environment(environ, mistakes) | _from_arguments(arguments, mistakes)
+    mistakes.extend(_misplaced(given, mode))
     values: dict[str, Any] = {}
     for option in fields(Settings):
         if option.name in given:
@@ -172,11 +226,14 @@ def parse_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Sett
 def usage() -> str:
     lines = [
         "usage: llmtune-trainer --model_name_or_path MODEL --dataset_name DATA [--SETTING VALUE ...]",
+        "       llmtune-trainer evaluate --model_name_or_path MODEL --dataset_name DATA [--adapter ADAPTER] [...]",
         "",
     ]
     for option in fields(Settings):
         default = "required" if option.default is MISSING else f"default: {_shown(option.default)}"
         lines.append(f"  --{option.name}  ({default})\n      {option.metadata['help']}")
+    lines += ["", "evaluate takes of these:"]
+    lines += [f"  --{name}" for name in EVALUATION_SETTINGS]
     return "\n".join([*lines, "", f"Each setting can also come from the environment, e.g. {ENV_PREFIX}LEARNING_RATE."])
 
 
@@ -246,6 +303,17 @@ def _usage_of(name: str) -> str:
     return f"write --{name} VALUE"
 
 
+def _misplaced(given: Mapping[str, tuple[str, str]], mode: Mode) -> list[str]:
+    if mode == "train":
+        flag = given.get("adapter", ("", ""))[0]
+        return [f"`{flag}` is of `evaluate` only. Fix: write evaluate first, or leave it out."] if flag else []
+    return [
+        f"`{flag}`={value!r} has no part in an evaluation. Fix: leave it out."
+        for name, (flag, value) in given.items()
+        if name not in EVALUATION_SETTINGS
+    ]
+
+
 def _contradictions(values: Mapping[str, Any]) -> list[str]:
     found = []
     test_split = values.get("dataset_test_split")
@@ -258,5 +326,14 @@ def _contradictions(values: Mapping[str, Any]) -> list[str]:
         found.append(
             f"`--dataset_test_split`={test_split!r} is the training split; a model is not judged by what "
             "it was trained on. Fix: name another split, or use --eval_fraction 0.1."
+        )
+    if "save_steps" in values and "output_dir" not in values and "checkpoint_dir" not in values:
+        found.append(
+            f"`--save_steps`={values['save_steps']} has no place for its checkpoints. "
+            "Fix: give --output_dir or --checkpoint_dir."
+        )
+    if "checkpoint_dir" in values and "save_steps" not in values:
+        found.append(
+            f"`--checkpoint_dir`={values['checkpoint_dir']!r} stays empty. Fix: give --save_steps, or leave it out."
         )
     return found

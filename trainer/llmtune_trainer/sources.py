@@ -6,15 +6,19 @@ what the Hub's own client caches: an S3 prefix is downloaded into the run's work
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 from llmtune_trainer.errors import BadInputError
-from llmtune_trainer.object_store import download_prefix
+from llmtune_trainer.object_store import download_prefix, list_etags
 
-Role = Literal["model", "dataset"]
-FLAGS: dict[Role, str] = {"model": "--model_name_or_path", "dataset": "--dataset_name"}
+Role = Literal["model", "dataset", "adapter"]
+FLAGS: dict[Role, str] = {"model": "--model_name_or_path", "dataset": "--dataset_name", "adapter": "--adapter"}
+COMMIT = re.compile(r"[0-9a-f]{40}")
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 # Weights in formats that are not trained from would multiply the download.
 UNUSED_MODEL_FILES = ("*.gguf", "*.onnx", "*.h5", "*.msgpack", "*.pt", "*.pth", "original/*", "onnx/*")
@@ -28,6 +32,56 @@ def fetch_model(source: str, revision: str | None, workspace: Path) -> Path:
 
 def fetch_dataset(source: str, workspace: Path) -> Path:
     return _fetch("dataset", source, None, workspace)
+
+
+def fetch_adapter(source: str, workspace: Path) -> Path:
+    folder = _fetch("adapter", source, None, workspace)
+    missing = [name for name in ("adapter_config.json", "adapter_model.safetensors") if not (folder / name).is_file()]
+    if missing:
+        raise BadInputError(
+            f"`{FLAGS['adapter']}`={source!r} has no {', no '.join(missing)}. "
+            "Fix: give the folder of a complete adapter."
+        )
+    return folder
+
+
+def hub_commit(folder: Path) -> str | None:
+    """Return the commit of what came from the Hub."""
+    return folder.name if folder.parent.name == "snapshots" and COMMIT.fullmatch(folder.name) else None
+
+
+def model_version(folder: Path) -> str:
+    """Return what changes when the model changes, wherever it lies: its commit, else a digest of names and sizes."""
+    sizes = {file.relative_to(folder): file.stat().st_size for file in folder.rglob("*") if file.is_file()}
+    return hub_commit(folder) or _digest_of_listing({str(name): str(size) for name, size in sizes.items()})
+
+
+def dataset_version(source: str, location: Path) -> str:
+    """Return what changes when the data changes: the Hub's commit, else a digest over S3's ETags or over the files."""
+    if commit := hub_commit(location):
+        return commit
+    if source.startswith("s3://"):
+        contents = list_etags(FLAGS["dataset"], source)
+    elif location.is_file():
+        contents = {location.name: _digest_of(location)}
+    else:
+        files = {file.relative_to(location): file for file in location.rglob("*") if file.is_file()}
+        contents = {
+            name.as_posix(): _digest_of(file)
+            for name, file in files.items()
+            if not any(part.startswith(".") for part in name.parts)
+        }
+    return _digest_of_listing(contents)
+
+
+def _digest_of_listing(contents: Mapping[str, str]) -> str:
+    text = "".join(f"{name}\t{content}\n" for name, content in sorted(contents.items()))
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _digest_of(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def public_name(source: str) -> str:
@@ -78,8 +132,9 @@ def _from_hub(role: Role, name: str, revision: str | None, source: str) -> Path:
     from huggingface_hub import snapshot_download
 
     unused = list(UNUSED_MODEL_FILES) if role == "model" else None
+    repo_type = "dataset" if role == "dataset" else "model"
     try:
-        return Path(snapshot_download(name, repo_type=role, revision=revision, ignore_patterns=unused))
+        return Path(snapshot_download(name, repo_type=repo_type, revision=revision, ignore_patterns=unused))
     except (OSError, RuntimeError, ValueError) as error:
         raise BadInputError(f"`{FLAGS[role]}`={source!r} {_hub_problem(error, revision)}") from error
 

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import json
-import math
-import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback, TrainerCallback, set_seed
-from transformers.trainer_utils import EvalLoopOutput
-from trl import SFTConfig, SFTTrainer
+from transformers import PrinterCallback, TrainerCallback, set_seed
 
-from llmtune_trainer.dataset import Examples, to_training_rows
-from llmtune_trainer.errors import BadInputError, DivergedError, TrainerError
+from llmtune_trainer.checkpoints import Checkpoints
+from llmtune_trainer.dataset import Examples
+from llmtune_trainer.errors import DivergedError, TrainerError
 from llmtune_trainer.generate import complete
+from llmtune_trainer.lora_trainer import (
+    LoraTrainer,
+    Progress,
+    arguments,
+    check_prepared,
+    describe_evaluation,
+    evaluate,
+    load_model,
+    to_dataset,
+)
 from llmtune_trainer.metrics import Log
 from llmtune_trainer.settings import Settings
 from llmtune_trainer.sources import public_name
@@ -33,98 +42,95 @@ NOT_PART_OF_ADAPTER = ("training_args.bin", "README.md")
 class Outcome:
     metrics: dict[str, float] = field(default_factory=dict)
     steps: int = 0
+    evaluation: dict[str, Any] = field(default_factory=dict)
     diverged: bool = False
     sample_before: str | None = None
     sample_after: str | None = None
 
 
-class LoraTrainer(SFTTrainer):  # type: ignore[misc]
-    """SFTTrainer with an evaluation loss that is the mean over tokens.
+class _Checkpointing(TrainerCallback):  # type: ignore[misc]
+    """Stores what the trainer saves; once SIGTERM has come, at the end of the step, which is then the last."""
 
-    The parent averages the means of batches, so that the loss changes with the batch size, with the number of
-    processes and with the order of rows, and trials that differ in these do not compare.
-    """
-
-    def evaluation_loop(
-        self,
-        dataloader: Any,
-        description: str,  # noqa: ARG002
-        prediction_loss_only: bool | None = None,  # noqa: ARG002
-        ignore_keys: list[str] | None = None,  # noqa: ARG002
-        metric_key_prefix: str = "eval",
-    ) -> EvalLoopOutput:
-        self.model.eval()
-        per_row = []
-        with torch.no_grad(), self.accelerator.autocast():
-            for batch in dataloader:
-                inputs = self._prepare_inputs(batch)
-                outputs = self.model(**inputs, use_cache=False, fused_lm_head=True)
-                sums = torch.stack((outputs.log_probs.double().sum(1), outputs.label_mask.double().sum(1)), dim=1)
-                # Rows that were added to give each process the same number are left out again.
-                per_row.append(self.accelerator.gather_for_metrics(sums).cpu())
-        rows = torch.cat(per_row)
-        log_likelihood, tokens = rows.sum(0).tolist()
-        metrics = {f"{metric_key_prefix}_loss": -log_likelihood / tokens}
-        return EvalLoopOutput(predictions=None, label_ids=None, metrics=metrics, num_samples=len(rows))
-
-
-class _Progress(TrainerCallback):  # type: ignore[misc]
-    """Prints what the trainer logs, and stops a run whose loss is lost."""
-
-    def __init__(self, log: Log) -> None:
+    def __init__(self, checkpoints: Checkpoints, log: Log) -> None:
+        self.checkpoints = checkpoints
         self.log = log
-        self.train_loss: float | None = None
-        self.diverged = False
+        self.trainer: Any = None
+        self.told_to_stop = False
 
-    def on_log(
-        self,
-        args: Any,  # noqa: ARG002
-        state: Any,  # noqa: ARG002
-        control: Any,
-        logs: dict[str, Any] | None = None,
-        **_: Any,
-    ) -> None:
-        logs = logs or {}
-        named = {"loss": "train_loss", "eval_loss": "eval_loss", "base_eval_loss": "base_eval_loss"}
-        for key in named.keys() & logs.keys():
-            if key == "loss":
-                self.train_loss = float(logs[key])
-                self.log.metric("epoch", logs["epoch"])
-            if not math.isfinite(logs[key]):
-                self.diverged = control.should_training_stop = True
-            self.log.metric(named[key], logs[key])
+    @contextmanager
+    def heeding_signals(self) -> Iterator[None]:
+        before = signal.getsignal(signal.SIGTERM)
+
+        def note(*_: object) -> None:
+            self.told_to_stop = True
+            signal.signal(signal.SIGTERM, before)  # who sends it twice will not wait
+
+        signal.signal(signal.SIGTERM, note)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        self.told_to_stop = any(_from_all(self.trainer, int(self.told_to_stop)))
+        if self.told_to_stop:
+            control.should_save = control.should_training_stop = True
+        if state.global_step >= state.max_steps:
+            control.should_save = False  # only the evaluation is left; and the library would train on from here
+        # A loss is logged as the mean since the last log. A resumed run knows of none before its checkpoint.
+        control.should_log |= control.should_save
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+        self.trainer.accelerator.wait_for_everyone()  # each process writes a part
+        if not self.log.speaks:
+            return
+        step = state.global_step
+        try:
+            self.checkpoints.save(Path(args.output_dir) / f"checkpoint-{step}", step)
+            self.log.say(f"checkpoint saved: step {step}")
+        except (TrainerError, OSError) as error:
+            # Hours of training are worth more than the checkpoint.
+            self.log.say(f"The checkpoint of step {step} could not be saved, training goes on: {error}")
 
 
-def train(settings: Settings, model_folder: Path, examples: Examples, workspace: Path, log: Log) -> tuple[Outcome, Any]:
+def train(
+    settings: Settings,
+    model_folder: Path,
+    examples: Examples,
+    checkpoints: Checkpoints | None,
+    workspace: Path,
+    log: Log,
+) -> tuple[Outcome, Any]:
     """Return the outcome and the trainer, which can save the adapter."""
     set_seed(settings.seed)
-    tokenizer = AutoTokenizer.from_pretrained(model_folder)
-    model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=getattr(torch, settings.dtype))
-    progress = _Progress(log)
+    model, tokenizer = load_model(settings, model_folder)
+    progress = Progress(log)
     trainer = LoraTrainer(
         model=model,
-        args=_arguments(settings, workspace),
-        train_dataset=_dataset(examples.train, examples.format, tokenizer),
-        eval_dataset=_dataset(examples.eval, examples.format, tokenizer),
+        args=arguments(settings, workspace),
+        train_dataset=to_dataset(examples.train, examples.format, tokenizer),
+        eval_dataset=to_dataset(examples.eval, examples.format, tokenizer),
         processing_class=tokenizer,
         peft_config=_lora(settings),
         callbacks=[progress],
     )
     trainer.remove_callback(PrinterCallback)
-    _check_prepared(trainer, settings, log)
-    outcome = Outcome()
+    check_prepared(trainer, settings)
+    trainable, total = trainer.model.get_nb_trainable_parameters()
+    log.say(f"adapter: {trainable:,} trainable of {total:,} parameters, rank {settings.lora_r}")
+    outcome = Outcome(evaluation=describe_evaluation(trainer))
     outcome.sample_before = _sample(settings, trainer, tokenizer)
     if settings.evaluate_base_model:
-        outcome.metrics["base_eval_loss"] = _evaluate(trainer, "base_eval")
+        outcome.metrics["base_eval_loss"] = evaluate(trainer, "base_eval")
         if progress.diverged:
             raise TrainerError(
                 "The loss of the model before training is not a finite number. "
                 "Fix: check its weights, or use --dtype float32."
             )
-    trainer.train()
-    if progress.train_loss is not None and not progress.diverged:
-        outcome.metrics["train_loss"] = progress.train_loss
-    outcome.metrics["eval_loss"] = _last_evaluation(trainer) or _evaluate(trainer, "eval")
+    _run(trainer, checkpoints, log)
+    if not progress.diverged and (logged := _logged(trainer, "loss")):
+        outcome.metrics["train_loss"] = float(logged[-1]["loss"])
+    outcome.metrics["eval_loss"] = _last_evaluation(trainer) or evaluate(trainer, "eval")
     outcome.steps = trainer.state.global_step
     if progress.diverged:
         _report_divergence(settings, outcome, log)
@@ -145,36 +151,44 @@ def save_adapter(trainer: Any, settings: Settings, folder: Path) -> None:
     file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _arguments(settings: Settings, workspace: Path) -> SFTConfig:
-    on_cpu = not torch.cuda.is_available()
-    return SFTConfig(
-        output_dir=str(workspace / "trainer"),
-        use_cpu=on_cpu,
-        ddp_backend="gloo" if on_cpu and int(os.environ.get("WORLD_SIZE", "1")) > 1 else None,
-        ddp_find_unused_parameters=False,
-        dataloader_pin_memory=not on_cpu,
-        bf16=settings.dtype == "bfloat16",
-        gradient_checkpointing=False,
-        completion_only_loss=None,  # on wherever there is a completion
-        max_length=settings.max_length,
-        learning_rate=settings.learning_rate,
-        num_train_epochs=settings.num_train_epochs,
-        max_steps=settings.max_steps or -1,
-        per_device_train_batch_size=settings.per_device_train_batch_size,
-        per_device_eval_batch_size=settings.per_device_eval_batch_size,
-        gradient_accumulation_steps=settings.gradient_accumulation_steps,
-        warmup_steps=settings.warmup_ratio,  # transformers 5: below 1 it is a share of the steps
-        weight_decay=settings.weight_decay,
-        lr_scheduler_type=settings.lr_scheduler_type,
-        seed=settings.seed,
-        eval_strategy="steps" if settings.eval_steps else "no",
-        eval_steps=settings.eval_steps,
-        logging_steps=0.1,  # ten times a run, however long it is
-        logging_nan_inf_filter=False,  # else a lost run looks like a good one
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-    )
+def _run(trainer: Any, checkpoints: Checkpoints | None, log: Log) -> None:
+    if checkpoints is None:
+        trainer.train()
+        return
+    saving = _Checkpointing(checkpoints, log)
+    saving.trainer = trainer
+    trainer.add_callback(saving)
+    resumed = _find_checkpoint(trainer, checkpoints, log)
+    with saving.heeding_signals():
+        trainer.train(resume_from_checkpoint=None if resumed is None else str(resumed))
+    if saving.told_to_stop:
+        log.say(f"stopped by SIGTERM after step {trainer.state.global_step}")
+        raise SystemExit(128 + signal.SIGTERM)
+
+
+def _find_checkpoint(trainer: Any, checkpoints: Checkpoints, log: Log) -> Path | None:
+    step, refusal = checkpoints.newest()
+    if refusal:
+        log.say(f"starting anew: {refusal}")
+    seen = _from_all(trainer, step)
+    if len(set(seen)) > 1:
+        # One that went on alone would wait for the others for ever.
+        log.say(f"starting anew: the nodes do not see the same checkpoints in {checkpoints.place}")
+        return None
+    if step == 0:
+        return None
+    with trainer.accelerator.local_main_process_first():
+        folder = checkpoints.fetch(step)
+    log.say(f"resumed from step {step}")
+    return folder
+
+
+def _from_all(trainer: Any, number: int) -> list[int]:
+    """Return what each process of the run says."""
+    if trainer.args.world_size == 1:
+        return [number]
+    told = trainer.accelerator.gather(torch.tensor([number], device=trainer.args.device))
+    return [int(value) for value in told.tolist()]
 
 
 def _lora(settings: Settings) -> LoraConfig:
@@ -188,37 +202,13 @@ def _lora(settings: Settings) -> LoraConfig:
     )
 
 
-def _dataset(rows: list[dict[str, Any]], row_format: str, tokenizer: Any) -> Dataset:
-    if row_format == "messages" and not tokenizer.chat_template:
-        raise BadInputError(
-            "The rows are `messages`, and the model's tokenizer has no chat template. "
-            "Fix: take an instruction-tuned model, or rows of prompt and completion."
-        )
-    return Dataset.from_list(to_training_rows(rows, row_format, chat=bool(tokenizer.chat_template)))
-
-
-def _check_prepared(trainer: Any, settings: Settings, log: Log) -> None:
-    """TRL drops rows whose completion lies wholly behind max_length."""
-    for name, dataset in (("training", trainer.train_dataset), ("evaluation", trainer.eval_dataset)):
-        if len(dataset) == 0:
-            raise BadInputError(
-                f"No token of the {name} rows is left to learn: every prompt fills "
-                f"--max_length {settings.max_length}. Fix: raise --max_length."
-            )
-    # Rows of like length side by side need less padding; the loss is the same in any order.
-    lengths = [len(tokens) for tokens in trainer.eval_dataset["input_ids"]]
-    trainer.eval_dataset = trainer.eval_dataset.select(sorted(range(len(lengths)), key=lengths.__getitem__))
-    trainable, total = trainer.model.get_nb_trainable_parameters()
-    log.say(f"adapter: {trainable:,} trainable of {total:,} parameters, rank {settings.lora_r}")
-
-
-def _evaluate(trainer: Any, prefix: str) -> float:
-    return float(trainer.evaluate(metric_key_prefix=prefix)[f"{prefix}_loss"])
+def _logged(trainer: Any, key: str) -> list[dict[str, Any]]:
+    return [entry for entry in trainer.state.log_history if key in entry]
 
 
 def _last_evaluation(trainer: Any) -> float | None:
     """Return the loss when --eval_steps has already evaluated the finished model."""
-    evaluations = [entry for entry in trainer.state.log_history if "eval_loss" in entry]
+    evaluations = _logged(trainer, "eval_loss")
     if evaluations and evaluations[-1]["step"] == trainer.state.global_step:
         return float(evaluations[-1]["eval_loss"])
     return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from airflow_llmtune.controlplane.admission.job_struct import JOB_SPEC
 from airflow_llmtune.controlplane.admission.run_status_struct import CONDITIONS
 from airflow_llmtune.controlplane.admission.structs import ANY, ListOf, MapOf, Struct, fields_of
 
@@ -125,38 +124,7 @@ NODE = Struct(
     },
 )
 
-DEPLOYMENT = Struct(
-    "Deployment",
-    {
-        "spec": Struct(
-            "DeploymentSpec",
-            {
-                **fields_of(
-                    {
-                        "int32": "replicas minReadySeconds revisionHistoryLimit progressDeadlineSeconds",
-                        "bool": "paused",
-                    }
-                ),
-                "selector": _SELECTOR,
-                "template": JOB_SPEC.fields["template"],
-                "strategy": Struct("DeploymentStrategy", {"type": "string", "rollingUpdate": MapOf(ANY)}),
-            },
-        ),
-        "status": Struct(
-            "DeploymentStatus",
-            {
-                **fields_of(
-                    {
-                        "int64": "observedGeneration",
-                        "int32": "replicas updatedReplicas readyReplicas availableReplicas unavailableReplicas",
-                    }
-                ),
-                "conditions": CONDITIONS,
-            },
-        ),
-    },
-)
-
+CONTROLLER_REVISION = Struct("ControllerRevision", fields_of({"int64": "revision", ANY: "data"}))
 ROLE = Struct(
     "Role",
     {

@@ -1,11 +1,12 @@
 """The fields of ``batch/v1`` Job down to its containers, for Katib's strict check of a trial template and for typed
 reading of Jobs and Pods.
 
-What nobody mistypes in a trial (affinity, probes, volume sources, …) is taken as it is.
+What nobody mistypes in a trial (affinity, volume sources, …) is taken as it is.
 """
 
 from __future__ import annotations
 
+from airflow_llmtune.controlplane.admission.probe_struct import LIFECYCLE, PROBE
 from airflow_llmtune.controlplane.admission.structs import ANY, ListOf, MapOf, Struct, fields_of
 
 _META = Struct(
@@ -47,10 +48,11 @@ _CONTAINERS = ListOf(
                     "string": "name image workingDir imagePullPolicy terminationMessagePath "
                     "terminationMessagePolicy restartPolicy",
                     "bool": "stdin stdinOnce tty",
-                    ANY: "envFrom livenessProbe readinessProbe startupProbe lifecycle securityContext "
-                    "volumeDevices resizePolicy restartPolicyRules",
+                    ANY: "envFrom securityContext volumeDevices resizePolicy restartPolicyRules",
                 }
             ),
+            **dict.fromkeys(("livenessProbe", "readinessProbe", "startupProbe"), PROBE),
+            "lifecycle": LIFECYCLE,
             "command": ListOf("string"),
             "args": ListOf("string"),
             "env": _ENV,

@@ -13,6 +13,7 @@ from airflow_llmtune.controlplane.admission.job import (
 )
 from airflow_llmtune.controlplane.admission.job_struct import JOB_SPEC
 from airflow_llmtune.controlplane.admission.pod_spec import pod_spec_causes, typed, typed_pod_spec
+from airflow_llmtune.controlplane.admission.probes import default_probes
 from airflow_llmtune.controlplane.apiserver.errors import Cause, invalid
 from airflow_llmtune.controlplane.apiserver.kinds import JOB, POD, Kind
 from airflow_llmtune.controlplane.apiserver.metadata import label_causes
@@ -32,6 +33,7 @@ def default_pod_spec(spec: Object, *, restart_policy: str | None = "Always") -> 
         container.setdefault("terminationMessagePath", "/dev/termination-log")
         container.setdefault("terminationMessagePolicy", "File")
         container.setdefault("imagePullPolicy", _pull_policy(container.get("image", "")))
+        default_probes(container)
 
 
 def _pull_policy(image: str) -> str:

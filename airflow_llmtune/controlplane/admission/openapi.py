@@ -8,30 +8,53 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow_llmtune.controlplane.admission import built_in_struct, katib_struct, run_status_struct, training_schema
+from airflow_llmtune.controlplane.admission import (
+    built_in_struct,
+    katib_struct,
+    llm_serving_schema,
+    run_status_struct,
+    serving_schema,
+    serving_struct,
+    training_schema,
+)
+from airflow_llmtune.controlplane.admission.apps_struct import (
+    DEPLOYMENT_SPEC,
+    DEPLOYMENT_STATUS,
+    REPLICA_SET_SPEC,
+    REPLICA_SET_STATUS,
+)
 from airflow_llmtune.controlplane.admission.experiment_struct import EXPERIMENT_SPEC
+from airflow_llmtune.controlplane.admission.http_route_schema import HTTP_ROUTE as HTTP_ROUTE_SCHEMA
 from airflow_llmtune.controlplane.admission.job_struct import JOB_SPEC, POD_SPEC
-from airflow_llmtune.controlplane.admission.structs import FieldType, ListOf, MapOf, Named, Struct
+from airflow_llmtune.controlplane.admission.struct_schema import schema_of
+from airflow_llmtune.controlplane.admission.structs import MapOf, Struct
 from airflow_llmtune.controlplane.apiserver.kinds import (
+    CLUSTER_SERVING_RUNTIME,
     CLUSTER_TRAINING_RUNTIME,
     CONFIG_MAP,
+    CONTROLLER_REVISION,
     CUSTOM_RESOURCE_DEFINITION,
     DEPLOYMENT,
     EVENT,
     EXPERIMENT,
+    HTTP_ROUTE,
+    INFERENCE_SERVICE,
     JOB,
     JOB_SET,
+    LLM_INFERENCE_SERVICE,
     NAMESPACE,
     NODE,
     PERSISTENT_VOLUME,
     PERSISTENT_VOLUME_CLAIM,
     POD,
     PYTORCH_JOB,
+    REPLICA_SET,
     ROLE,
     ROLE_BINDING,
     SECRET,
     SERVICE,
     SERVICE_ACCOUNT,
+    SERVING_RUNTIME,
     SUGGESTION,
     TRAIN_JOB,
     TRAINING_RUNTIME,
@@ -41,35 +64,12 @@ from airflow_llmtune.controlplane.apiserver.kinds import (
 
 Schema = dict[str, Any]
 
-_SCALARS: dict[str, Schema] = {
-    "string": {"type": "string"},
-    "bool": {"type": "boolean"},
-    "int32": {"type": "integer", "format": "int32"},
-    "int64": {"type": "integer", "format": "int64"},
-    "float64": {"type": "number", "format": "double"},
-    "any": {"x-kubernetes-preserve-unknown-fields": True},
-}
 _REPLICAS = MapOf(
     Struct(
         "ReplicaSpec",
         {"replicas": "int32", "restartPolicy": "string", "template": JOB_SPEC.fields["template"]},
     )
 )
-
-
-def _schema(type_: FieldType) -> Schema:
-    match type_:
-        case Struct(name=name, fields=fields):
-            properties = {field: _schema(one) for field, one in fields.items()}
-            return {"type": "object", "description": f"{name.split('.')[-1]}.", "properties": properties}
-        case ListOf(item=item):
-            return {"type": "array", "items": _schema(item)}
-        case MapOf(value=value):
-            return {"type": "object", "additionalProperties": _schema(value)}
-        case Named(base=base):
-            return _SCALARS[base]
-        case _:
-            return _SCALARS[type_]
 
 
 def _opened(schema: Schema) -> Schema:
@@ -86,7 +86,7 @@ def _opened(schema: Schema) -> Schema:
 
 
 def _told(type_: Struct) -> Schema:
-    return _opened(_schema(type_))
+    return _opened(schema_of(type_))
 
 
 def _object(spec: Schema, status: Struct) -> Schema:
@@ -105,7 +105,7 @@ def _with_status(schema: Schema, status: Struct) -> Schema:
 
 def _pytorch_job_spec() -> Schema:
     known = _opened(training_schema.PYTORCH_JOB["properties"]["spec"])
-    return {**known, "properties": {**known["properties"], "pytorchReplicaSpecs": _schema(_REPLICAS)}}
+    return {**known, "properties": {**known["properties"], "pytorchReplicaSpecs": schema_of(_REPLICAS)}}
 
 
 def _with_texts(*fields: str, **others: Schema) -> Schema:
@@ -125,13 +125,15 @@ OPENAPI_SCHEMAS: dict[Kind, Schema] = {
     PERSISTENT_VOLUME_CLAIM: _told(built_in_struct.PERSISTENT_VOLUME_CLAIM),
     PERSISTENT_VOLUME: _told(built_in_struct.PERSISTENT_VOLUME),
     NODE: _told(built_in_struct.NODE),
-    DEPLOYMENT: _told(built_in_struct.DEPLOYMENT),
+    DEPLOYMENT: _object(schema_of(DEPLOYMENT_SPEC), DEPLOYMENT_STATUS),
+    REPLICA_SET: _object(schema_of(REPLICA_SET_SPEC), REPLICA_SET_STATUS),
+    CONTROLLER_REVISION: _told(built_in_struct.CONTROLLER_REVISION),
     ROLE: _told(built_in_struct.ROLE),
     ROLE_BINDING: _told(built_in_struct.ROLE_BINDING),
     CUSTOM_RESOURCE_DEFINITION: _told(built_in_struct.CUSTOM_RESOURCE_DEFINITION),
-    POD: _object(_schema(POD_SPEC), run_status_struct.POD_STATUS),
-    JOB: _object(_schema(JOB_SPEC), run_status_struct.JOB_STATUS),
-    EXPERIMENT: _custom(_schema(EXPERIMENT_SPEC), katib_struct.EXPERIMENT_STATUS),
+    POD: _object(schema_of(POD_SPEC), run_status_struct.POD_STATUS),
+    JOB: _object(schema_of(JOB_SPEC), run_status_struct.JOB_STATUS),
+    EXPERIMENT: _custom(schema_of(EXPERIMENT_SPEC), katib_struct.EXPERIMENT_STATUS),
     SUGGESTION: _custom(_told(katib_struct.SUGGESTION_SPEC), katib_struct.SUGGESTION_STATUS),
     TRIAL: _custom(_told(katib_struct.TRIAL_SPEC), katib_struct.TRIAL_STATUS),
     PYTORCH_JOB: _custom(_pytorch_job_spec(), run_status_struct.PYTORCH_JOB_STATUS),
@@ -139,4 +141,11 @@ OPENAPI_SCHEMAS: dict[Kind, Schema] = {
     TRAINING_RUNTIME: training_schema.RUNTIME,
     CLUSTER_TRAINING_RUNTIME: training_schema.RUNTIME,
     JOB_SET: _with_status(training_schema.JOB_SET, run_status_struct.JOB_SET_STATUS),
+    HTTP_ROUTE: HTTP_ROUTE_SCHEMA,
+    INFERENCE_SERVICE: _with_status(serving_schema.INFERENCE_SERVICE, serving_struct.INFERENCE_SERVICE_STATUS),
+    SERVING_RUNTIME: serving_schema.RUNTIME,
+    CLUSTER_SERVING_RUNTIME: serving_schema.RUNTIME,
+    LLM_INFERENCE_SERVICE: _with_status(
+        llm_serving_schema.LLM_INFERENCE_SERVICE, serving_struct.LLM_INFERENCE_SERVICE_STATUS
+    ),
 }

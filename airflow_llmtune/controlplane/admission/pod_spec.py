@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from airflow_llmtune.controlplane.admission.job_struct import POD_SPEC
+from airflow_llmtune.controlplane.admission.probes import init_probe_causes, port_name_mistakes, probe_causes
 from airflow_llmtune.controlplane.admission.structs import Struct, UnmarshalError, unmarshal
 from airflow_llmtune.controlplane.apiserver.errors import Cause, bad_request, invalid_value, required_value
 from airflow_llmtune.controlplane.apiserver.kinds import Kind
@@ -44,6 +45,9 @@ def pod_spec_causes(path: str, spec: Object) -> list[Cause]:
     ]
     for where, container in containers:
         causes += _container_causes(where, container)
+        causes += probe_causes(where, container, spec)
+        if where.startswith(f"{path}.initContainers"):
+            causes += init_probe_causes(where, container)
     volumes = [(f"{path}.volumes[{index}]", volume) for index, volume in enumerate(spec.get("volumes", ()))]
     for where, volume in volumes:
         causes += [*_name_causes(where, volume), *_item_causes(where, volume)]
@@ -62,6 +66,9 @@ def _container_causes(path: str, container: Object) -> list[Cause]:
             causes.append(required_value(f"{path}.env[{index}].name", ""))
     for index, port in enumerate(container.get("ports", ())):
         causes += _port_causes(f"{path}.ports[{index}].containerPort", port.get("containerPort", 0))
+        name = port.get("name")
+        if name:
+            causes += [invalid_value(f"{path}.ports[{index}].name", name, rule) for rule in port_name_mistakes(name)]
     for index, mount in enumerate(container.get("volumeMounts", ())):
         where = f"{path}.volumeMounts[{index}]"
         causes += [required_value(f"{where}.{field}", "") for field in ("name", "mountPath") if not mount.get(field)]

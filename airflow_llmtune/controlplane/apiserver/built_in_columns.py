@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from airflow_llmtune.controlplane.apiserver.apps_columns import (
+    CONTROLLER_REVISION_COLUMNS,
+    DEPLOYMENT_COLUMNS,
+    REPLICA_SET_COLUMNS,
+)
 from airflow_llmtune.controlplane.apiserver.columns import (
     AGE,
     NAME,
@@ -18,30 +24,42 @@ from airflow_llmtune.controlplane.apiserver.columns import (
     since,
 )
 from airflow_llmtune.controlplane.apiserver.kinds import (
+    CLUSTER_SERVING_RUNTIME,
     CLUSTER_TRAINING_RUNTIME,
     CONFIG_MAP,
+    CONTROLLER_REVISION,
     CUSTOM_RESOURCE_DEFINITION,
     DEPLOYMENT,
     EVENT,
     EXPERIMENT,
+    HTTP_ROUTE,
+    INFERENCE_SERVICE,
     JOB,
     JOB_SET,
+    LLM_INFERENCE_SERVICE,
     NAMESPACE,
     NODE,
     PERSISTENT_VOLUME,
     PERSISTENT_VOLUME_CLAIM,
     POD,
     PYTORCH_JOB,
+    REPLICA_SET,
     ROLE,
     ROLE_BINDING,
     SECRET,
     SERVICE,
     SERVICE_ACCOUNT,
+    SERVING_RUNTIME,
     SUGGESTION,
     TRAIN_JOB,
     TRAINING_RUNTIME,
     TRIAL,
     Kind,
+)
+from airflow_llmtune.controlplane.apiserver.serving_columns import (
+    INFERENCE_SERVICE_COLUMNS,
+    LLM_INFERENCE_SERVICE_COLUMNS,
+    RUNTIME_COLUMNS,
 )
 from airflow_llmtune.controlplane.clock import parse_timestamp
 
@@ -128,10 +146,6 @@ def _service_ports(obj: Object, now: datetime) -> str:  # noqa: ARG001  columns 
     return ",".join(f"{port['port']}/{port.get('protocol', 'TCP')}" for port in ports) or "<none>"
 
 
-def _deployment_ready(obj: Object, now: datetime) -> str:  # noqa: ARG001  columns share one signature
-    return f"{obj.get('status', {}).get('readyReplicas', 0)}/{obj.get('spec', {}).get('replicas', 1)}"
-
-
 def _event_object(obj: Object, now: datetime) -> str:  # noqa: ARG001  columns share one signature
     involved = obj["involvedObject"]
     return f"{involved.get('kind', '').lower()}/{involved.get('name', '')}"
@@ -179,6 +193,11 @@ def _node_roles(obj: Object, now: datetime) -> str:  # noqa: ARG001  columns sha
 def _bound_role(obj: Object, now: datetime) -> str:  # noqa: ARG001  columns share one signature
     role = obj.get("roleRef") or {}
     return f"{role.get('kind', '')}/{role.get('name', '')}"
+
+
+def _hostnames(obj: Object, now: datetime) -> str:  # noqa: ARG001  columns share one signature
+    names = _list(obj, "spec", "hostnames")
+    return json.dumps(names, separators=(",", ":")) if names else ""
 
 
 _CREATED_AT = Column("Created At", path("metadata", "creationTimestamp"), "date")
@@ -251,13 +270,9 @@ BUILT_IN_COLUMNS: dict[Kind, tuple[Column, ...]] = {
     ROLE: (NAME, _CREATED_AT),
     ROLE_BINDING: (NAME, Column("Role", _bound_role), AGE),
     CUSTOM_RESOURCE_DEFINITION: (NAME, _CREATED_AT),
-    DEPLOYMENT: (
-        NAME,
-        Column("Ready", _deployment_ready),
-        Column("Up-to-date", path("status", "updatedReplicas", default=0), "integer"),
-        Column("Available", path("status", "availableReplicas", default=0), "integer"),
-        AGE,
-    ),
+    DEPLOYMENT: DEPLOYMENT_COLUMNS,
+    CONTROLLER_REVISION: CONTROLLER_REVISION_COLUMNS,
+    REPLICA_SET: REPLICA_SET_COLUMNS,
     JOB: (
         NAME,
         Column("Status", _job_status),
@@ -277,8 +292,13 @@ BUILT_IN_COLUMNS: dict[Kind, tuple[Column, ...]] = {
     TRIAL: (NAME, _TYPE, _STATUS, AGE),
     PYTORCH_JOB: (NAME, Column("State", last_condition("type")), AGE),
     TRAIN_JOB: (NAME, Column("State", last_condition("type")), AGE),
+    HTTP_ROUTE: (NAME, Column("Hostnames", _hostnames), AGE),
     TRAINING_RUNTIME: (NAME, AGE),
     CLUSTER_TRAINING_RUNTIME: (NAME, AGE),
+    INFERENCE_SERVICE: INFERENCE_SERVICE_COLUMNS,
+    SERVING_RUNTIME: RUNTIME_COLUMNS,
+    CLUSTER_SERVING_RUNTIME: RUNTIME_COLUMNS,
+    LLM_INFERENCE_SERVICE: LLM_INFERENCE_SERVICE_COLUMNS,
     JOB_SET: (
         NAME,
         Column("TerminalState", path("status", "terminalState")),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_llmtune.controlplane.apiserver.definitions import version_priority
 from airflow_llmtune.controlplane.apiserver.reviews import REVIEWS
+from airflow_llmtune.controlplane.apiserver.scales import SCALE
 from airflow_llmtune.controlplane.apiserver.targets import subresources
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ KUBERNETES_VERSION = "v1.34.0"
 AGGREGATED = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 
 _VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
-_SUBRESOURCE_VERBS = {"status": ("get", "patch", "update"), "log": ("get",)}
+_SUBRESOURCE_VERBS = {"status": ("get", "patch", "update"), "scale": ("get", "patch", "update"), "log": ("get",)}
 
 Document = dict[str, Any]
 
@@ -128,17 +129,24 @@ def _entries(resource: Resource) -> Iterable[Document]:
         **{name: value for name, value in names.items() if value},
     }
     for name in resource.below:
-        yield {"name": f"{kind.plural}/{name}", "singularName": "", **shared, "verbs": list(_SUBRESOURCE_VERBS[name])}
+        verbs = list(_SUBRESOURCE_VERBS[name])
+        # What a subresource is read and written as is told only where it is another kind.
+        other = _response_kind(SCALE) if name == "scale" else {}
+        yield {"name": f"{kind.plural}/{name}", "singularName": "", **shared, **other, "verbs": verbs}
 
 
 def _aggregated_resource(resource: Resource) -> Document:
     kind = resource.kind
-    response_kind = {"group": kind.group, "version": kind.version, "kind": kind.name}
+    response_kind = _response_kind(kind)
     lists = {
         "shortNames": list(kind.short_names),
         "categories": list(kind.categories),
         "subresources": [
-            {"subresource": name, "responseKind": response_kind, "verbs": list(_SUBRESOURCE_VERBS[name])}
+            {
+                "subresource": name,
+                "responseKind": _response_kind(SCALE) if name == "scale" else response_kind,
+                "verbs": list(_SUBRESOURCE_VERBS[name]),
+            }
             for name in resource.below
         ],
     }
@@ -150,6 +158,10 @@ def _aggregated_resource(resource: Resource) -> Document:
         "verbs": list(resource.verbs),
         **{name: value for name, value in lists.items() if value},
     }
+
+
+def _response_kind(kind: Kind) -> dict[str, str]:
+    return {"group": kind.group, "version": kind.version, "kind": kind.name}
 
 
 def _version() -> dict[str, str]:

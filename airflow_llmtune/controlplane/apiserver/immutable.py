@@ -16,11 +16,13 @@ from airflow_llmtune.controlplane.apiserver.kinds import (
     DEPLOYMENT,
     PERSISTENT_VOLUME_CLAIM,
     POD,
+    REPLICA_SET,
     ROLE_BINDING,
     SECRET,
     SERVICE,
     Kind,
 )
+from airflow_llmtune.controlplane.go_text import go_json
 
 Object = dict[str, Any]
 
@@ -112,9 +114,11 @@ def _binding_causes(binding: Object, old: Object) -> list[Cause]:
     return [invalid_value("roleRef", json.dumps(binding.get("roleRef")), "cannot change roleRef")]
 
 
-def _deployment_causes(deployment: Object, old: Object) -> list[Cause]:
-    wanted, before = ((one.get("spec") or {}).get("selector") for one in (deployment, old))
-    return [] if wanted == before else [invalid_value("spec.selector", json.dumps(wanted), "field is immutable")]
+def _selector_causes(workload: Object, old: Object) -> list[Cause]:
+    wanted, before = ((one.get("spec") or {}).get("selector") for one in (workload, old))
+    if wanted == before:
+        return []
+    return [Cause("spec.selector", f"Invalid value: {go_json(wanted, sort_keys=True)}: field is immutable")]
 
 
 _CHECKS: dict[Kind, Callable[[Object, Object], list[Cause]]] = {
@@ -124,5 +128,6 @@ _CHECKS: dict[Kind, Callable[[Object, Object], list[Cause]]] = {
     SECRET: _secret_causes,
     CONFIG_MAP: _frozen_causes,
     ROLE_BINDING: _binding_causes,
-    DEPLOYMENT: _deployment_causes,
+    DEPLOYMENT: _selector_causes,
+    REPLICA_SET: _selector_causes,
 }

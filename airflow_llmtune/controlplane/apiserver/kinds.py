@@ -63,6 +63,10 @@ PERSISTENT_VOLUME = Kind(
 )
 NODE = Kind("", "v1", "Node", "nodes", "node", namespaced=False, short_names=("no",))
 DEPLOYMENT = Kind("apps", "v1", "Deployment", "deployments", "deployment", short_names=("deploy",), categories=("all",))
+REPLICA_SET = Kind("apps", "v1", "ReplicaSet", "replicasets", "replicaset", short_names=("rs",), categories=("all",))
+CONTROLLER_REVISION = Kind(
+    "apps", "v1", "ControllerRevision", "controllerrevisions", "controllerrevision", has_status=False
+)
 JOB = Kind("batch", "v1", "Job", "jobs", "job", categories=("all",))
 ROLE = Kind("rbac.authorization.k8s.io", "v1", "Role", "roles", "role", has_status=False)
 ROLE_BINDING = Kind("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings", "rolebinding", has_status=False)
@@ -95,6 +99,32 @@ CLUSTER_TRAINING_RUNTIME = Kind(
     has_status=False,
 )
 JOB_SET = Kind("jobset.x-k8s.io", "v1alpha2", "JobSet", "jobsets", "jobset", short_names=("jbset",))
+HTTP_ROUTE = Kind(
+    "gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes", "httproute", categories=("gateway-api",)
+)
+
+_SERVING = "serving.kserve.io"
+INFERENCE_SERVICE = Kind(
+    _SERVING, "v1beta1", "InferenceService", "inferenceservices", "inferenceservice", short_names=("isvc",)
+)
+SERVING_RUNTIME = Kind(_SERVING, "v1alpha1", "ServingRuntime", "servingruntimes", "servingruntime", has_status=False)
+CLUSTER_SERVING_RUNTIME = Kind(
+    _SERVING,
+    "v1alpha1",
+    "ClusterServingRuntime",
+    "clusterservingruntimes",
+    "clusterservingruntime",
+    namespaced=False,
+    has_status=False,
+)
+LLM_INFERENCE_SERVICE = Kind(
+    _SERVING,
+    "v1alpha2",
+    "LLMInferenceService",
+    "llminferenceservices",
+    "llminferenceservice",
+    short_names=("llmisvc",),
+)
 
 KINDS: tuple[Kind, ...] = (
     NAMESPACE,
@@ -108,6 +138,8 @@ KINDS: tuple[Kind, ...] = (
     PERSISTENT_VOLUME,
     NODE,
     DEPLOYMENT,
+    REPLICA_SET,
+    CONTROLLER_REVISION,
     JOB,
     ROLE,
     ROLE_BINDING,
@@ -120,6 +152,11 @@ KINDS: tuple[Kind, ...] = (
     TRAINING_RUNTIME,
     CLUSTER_TRAINING_RUNTIME,
     JOB_SET,
+    HTTP_ROUTE,
+    INFERENCE_SERVICE,
+    SERVING_RUNTIME,
+    CLUSTER_SERVING_RUNTIME,
+    LLM_INFERENCE_SERVICE,
 )
 
 _BY_NAME = {(kind.api_version, kind.name): kind for kind in KINDS}

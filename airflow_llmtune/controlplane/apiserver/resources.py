@@ -26,6 +26,7 @@ from airflow_llmtune.controlplane.apiserver.negotiation import Body, accepted_fo
 from airflow_llmtune.controlplane.apiserver.openapi import OpenApi
 from airflow_llmtune.controlplane.apiserver.patch import APPLY
 from airflow_llmtune.controlplane.apiserver.responses import LaterAnswer, dump, json_response
+from airflow_llmtune.controlplane.apiserver.scales import patched, rescaled, scale_of
 from airflow_llmtune.controlplane.apiserver.streaming import OpenStreams, StreamedAnswer, error_line, watch_body
 from airflow_llmtune.controlplane.apiserver.tables import table
 from airflow_llmtune.controlplane.apiserver.targets import delete_options, flag, integer, is_dry_run
@@ -70,6 +71,8 @@ class Resources:
         """What is small is done by the time this returns; a stream and what takes long run with the answer."""
         if target.subresource == "log":
             return self._log(request, target)
+        if target.subresource == "scale" and _allows(request.method, target):
+            return self._scale(request, target, body)
         if request.method == "GET" and not target.subresource and flag(request.query_params, "watch"):
             return self._watch(request, target, fault)
         verbs: dict[str, Callable[[Request, Target, Body], ASGIApp]] = {
@@ -156,6 +159,15 @@ class Resources:
             dry_run=_dry_run(request),
         )
         return self._printed(request, target.kind, obj, code=200 if existed else 201, warnings=warnings)
+
+    def _scale(self, request: Request, target: Target, body: Body) -> Response:
+        """The object in its short form, which only knows its size."""
+        obj = self._registry.get(target.kind, target.namespace, target.name)
+        if request.method != "GET":
+            patch = request.method == "PATCH"
+            new = patched(obj, body.media_type, body.value()) if patch else rescaled(obj, body.object())
+            obj = self._registry.update(target.kind, new, dry_run=_dry_run(request), manager=_manager(request))
+        return json_response(request, dump(scale_of(obj)))
 
     def _warnings(self, request: Request, target: Target, sent: Any) -> list[str]:
         """About fields that the kind does not have, and about a version that is going away."""

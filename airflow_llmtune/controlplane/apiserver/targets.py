@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow_llmtune.controlplane.apiserver.errors import bad_request, unknown_resource
-from airflow_llmtune.controlplane.apiserver.kinds import JOB, POD
+from airflow_llmtune.controlplane.apiserver.kinds import DEPLOYMENT, JOB, POD, REPLICA_SET
 
 if TYPE_CHECKING:
     from airflow_llmtune.controlplane.apiserver.catalog import KindCatalog
@@ -63,7 +63,8 @@ def _fits(kind: Kind, namespace: str | None, name: str, subresource: str) -> boo
 
 def subresources(kind: Kind) -> tuple[str, ...]:
     """The empty string stands for the object itself."""
-    return ("", *(("status",) if kind.has_status else ()), *(("log",) if kind is POD else ()))
+    own = {POD: ("log",), DEPLOYMENT: ("scale",), REPLICA_SET: ("scale",)}
+    return ("", *(("status",) if kind.has_status else ()), *own.get(kind, ()))
 
 
 def flag(query: Mapping[str, str], name: str) -> bool:

@@ -17,6 +17,8 @@ def resumed_record(container: Object, pod: Object, policy: str, fresh: State, ru
         status.get("state") or fresh,
         status.get("lastState") or {},
         status.get("restartCount", 0),
+        is_started=status.get("started", False),
+        is_ready=status.get("ready", False),  # As a kubelet leaves it until its first own look.
     )
     if running is not None and running > record.restart_count:
         # It was started again just before the earlier kubelet ended.

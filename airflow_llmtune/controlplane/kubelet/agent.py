@@ -20,6 +20,7 @@ from airflow_llmtune.controlplane.apiserver.kinds import (
 )
 from airflow_llmtune.controlplane.apiserver.logs import LogOptions
 from airflow_llmtune.controlplane.clock import Clock, timestamp, utc_now
+from airflow_llmtune.controlplane.kubelet.addresses import Addresses
 from airflow_llmtune.controlplane.kubelet.container_setup import PodContext
 from airflow_llmtune.controlplane.kubelet.devices import Devices
 from airflow_llmtune.controlplane.kubelet.environment import LOOPBACK
@@ -84,6 +85,7 @@ class Kubelet:
         self._images = Images(images, in_process_images or {})
         self._clock = clock
         self._restart_backoff_base_seconds = restart_backoff_base_seconds
+        self._addresses = Addresses()
         self._host_names = HostNames(registry, hosts or {}, suggestion_address)
         self._authority = authority
         self._resources = all_resources(node_resources or {})
@@ -182,15 +184,17 @@ class Kubelet:
         is_finished = pod.get("status", {}).get("phase") in {"Succeeded", "Failed"}
         if worker is None and not is_finished:
             worker = self._start(pod)
+        elif pod["spec"].get("readinessGates"):
+            self._publish(pod)  # Somebody may have opened one.
         if "deletionTimestamp" not in metadata:
             return
         if metadata["uid"] not in self._tasks:
             self._confirm_deletion(pod)  # The kubelet that was to do it has ended, or it could not be written down.
-        elif worker is not None and not worker.has_ended:
+        elif worker is not None:
             self._stop_later(worker, float(metadata.get("deletionGracePeriodSeconds") or 0))
 
     def _start(self, pod: dict[str, Any]) -> PodWorker:
-        uid = pod["metadata"]["uid"]
+        uid, pod = pod["metadata"]["uid"], self._addresses.given(pod)
         worker = self._workers[uid] = self._worker(pod)
         self._tasks[uid] = asyncio.create_task(self._run_pod(pod, worker))
         return worker
@@ -235,6 +239,7 @@ class Kubelet:
         finally:
             self._tasks.pop(metadata["uid"], None)
             self._host_names.remove(metadata["uid"])
+            self._addresses.release(metadata["uid"])
         self._devices.release(metadata["uid"])
         with _written_later():
             self._confirm_deletion(pod)
@@ -275,6 +280,7 @@ class Kubelet:
         if current is None or worker is None or current["metadata"]["uid"] != metadata["uid"]:
             return
         current["status"] = worker.status(current)
+        self._host_names.note(current)
         if worker.has_ended:
             self._devices.release(metadata["uid"])  # Before the scheduler can know.
         with _written_later():

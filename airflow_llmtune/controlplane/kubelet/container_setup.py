@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from airflow_llmtune.controlplane.clock import Clock, timestamp
 from airflow_llmtune.controlplane.kubelet.environment import (
@@ -52,6 +53,16 @@ class PodContext:
     others_ended: asyncio.Event = field(default_factory=asyncio.Event)
     root_pids: Callable[[], Sequence[int]] = tuple
 
+    @property
+    def grace_seconds(self) -> float:
+        return float(self.pod["spec"].get("terminationGracePeriodSeconds", 30))
+
+    @property
+    def full_name(self) -> str:
+        """As a kubelet's messages name a pod."""
+        metadata = self.pod["metadata"]
+        return f"{metadata['name']}_{metadata['namespace']}({metadata['uid']})"
+
     def now(self) -> str:
         return timestamp(self.clock())
 
@@ -62,6 +73,7 @@ class Setup:
     env: dict[str, str]
     folder: Path
     log: Path
+    mounts: Sequence[Mount]
     function: InProcessImage | None
     """For an image that is served inside the control plane."""
 
@@ -83,6 +95,7 @@ def set_up(context: PodContext, spec: dict[str, Any], restart: int) -> Setup:
         env={**base, **env},
         folder=_working_folder(context, spec, mounts),
         log=log,
+        mounts=mounts,
         function=function,
     )
 
@@ -93,22 +106,47 @@ def process_spec(context: PodContext, spec: dict[str, Any], restart: int, setup:
         raise StartError(f'the entrypoint of image "{spec.get("image", "")}" is not known here: set command')
     limits = (spec.get("resources") or {}).get("limits") or {}
     return ContainerSpec(
-        id=f"{context.pod['metadata']['uid']}/{spec['name']}/{restart}",
+        id=_id(context, spec, restart),
         argv=setup.words,
         env=setup.env,
         cwd=str(setup.folder),
         log=str(setup.log),
-        binds=context.view.binds(context.hosts()) if context.runtime.isolates else [],
+        binds=_binds(context),
         memory_bytes=whole(limits.get("memory", 0)),
     )
 
 
-def _termination_mount(context: PodContext, spec: dict[str, Any]) -> Mount:
-    path = spec.get("terminationMessagePath") or _DEFAULT_TERMINATION_PATH
-    local = context.folder.termination_log(spec["name"])
+def execution_spec(context: PodContext, spec: dict[str, Any], restart: int, command: Sequence[str]) -> ContainerSpec:
+    """A command that is run beside the container's process, as that one sees the world. Raises what ``set_up`` does."""
+    setup = set_up(context, spec, restart)
+    execution = f"exec-{uuid4().hex[:12]}"
+    return ContainerSpec(
+        id=f"{_id(context, spec, restart)}/{execution}",
+        argv=[rewrite(word, setup.mounts) for word in command],
+        env=setup.env,
+        cwd=str(setup.folder),
+        log=str(setup.log.with_name(f"{execution}.log")),
+        binds=_binds(context),
+    )
+
+
+def _id(context: PodContext, spec: dict[str, Any], restart: int) -> str:
+    return f"{context.pod['metadata']['uid']}/{spec['name']}/{restart}"
+
+
+def _binds(context: PodContext) -> list[list[str]]:
+    return context.view.binds(context.hosts()) if context.runtime.isolates else []
+
+
+def clear_termination_log(context: PodContext, name: str) -> None:
+    local = context.folder.termination_log(name)
     local.parent.mkdir(parents=True, exist_ok=True)
     local.write_bytes(b"")
-    return Mount(path, local)
+
+
+def _termination_mount(context: PodContext, spec: dict[str, Any]) -> Mount:
+    path = spec.get("terminationMessagePath") or _DEFAULT_TERMINATION_PATH
+    return Mount(path, context.folder.termination_log(spec["name"]))
 
 
 def _working_folder(context: PodContext, spec: dict[str, Any], mounts: Sequence[Mount]) -> Path:

@@ -95,6 +95,7 @@ def data_of(kind: str, obj: dict[str, Any]) -> dict[str, bytes]:
 def field_value(pod: dict[str, Any], path: str) -> str:
     """The downward API's fields."""
     metadata, spec = pod["metadata"], pod["spec"]
+    address = address_of(pod)
     subscript = _SUBSCRIPT.fullmatch(path)
     if subscript:
         return str((metadata.get(subscript[1]) or {}).get(subscript[2], ""))
@@ -105,11 +106,17 @@ def field_value(pod: dict[str, Any], path: str) -> str:
         "spec.nodeName": spec.get("nodeName", ""),
         "spec.serviceAccountName": spec.get("serviceAccountName", "default"),
         "status.hostIP": LOOPBACK,
-        "status.podIP": LOOPBACK,
+        "status.hostIPs": LOOPBACK,
+        "status.podIP": address,
+        "status.podIPs": address,
     }
     if path not in fields:
         raise ConfigError(f"fieldPath {path} is not supported here")
     return str(fields[path])
+
+
+def address_of(pod: Mapping[str, Any]) -> str:
+    return str((pod.get("status") or {}).get("podIP") or LOOPBACK)
 
 
 def to_loopback(text: str, hosts: Mapping[str, str]) -> str:

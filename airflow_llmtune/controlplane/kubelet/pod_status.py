@@ -8,6 +8,8 @@ from typing import Any
 
 from airflow_llmtune.controlplane.kubelet.environment import LOOPBACK
 
+_DISRUPTION = "DisruptionTarget"
+
 State = dict[str, Any]
 """A ContainerState: one of ``waiting``, ``running``, ``terminated``."""
 
@@ -22,6 +24,10 @@ class ContainerRecord:
     restart_count: int = 0
     is_final: bool = False
     """Ended, and will not be started again."""
+    is_started: bool = False
+    """What the probes say, as long as it runs: that it has come up,"""
+    is_ready: bool = False
+    """and that it can be sent requests."""
 
     @property
     def name(self) -> str:
@@ -93,22 +99,25 @@ def status(
     containers: Sequence[ContainerRecord],
     now: str,
     failure: Failure | None = None,
+    address: str = LOOPBACK,
 ) -> dict[str, Any]:
     old = pod.get("status") or {}
+    is_leaving = "deletionTimestamp" in pod["metadata"]
+    unready = [one.name for one in containers if is_leaving or not (one.is_running and one.is_ready)]
     current = phase(init, containers, failure)
     new: dict[str, Any] = {
         "phase": current,
-        "conditions": _conditions(old, current, init, containers, now),
+        "conditions": _conditions(pod, current, init, unready, now),
         "hostIP": LOOPBACK,
         "hostIPs": [{"ip": LOOPBACK}],
-        "podIP": LOOPBACK,
-        "podIPs": [{"ip": LOOPBACK}],
+        "podIP": address,
+        "podIPs": [{"ip": address}],
         "startTime": old.get("startTime", now),
         "qosClass": old.get("qosClass", "BestEffort"),
-        "containerStatuses": [_container_status(pod, one) for one in containers],
+        "containerStatuses": [_container_status(pod, one, one.name not in unready) for one in containers],
     }
     if init:
-        new["initContainerStatuses"] = [_container_status(pod, one) for one in init]
+        new["initContainerStatuses"] = [_container_status(pod, one, one.exit_code == 0) for one in init]
     if failure is not None:
         new |= {"reason": failure.reason, "message": failure.message}
         if failure.disruption:
@@ -116,14 +125,14 @@ def status(
     return new
 
 
-def _container_status(pod: dict[str, Any], record: ContainerRecord) -> dict[str, Any]:
+def _container_status(pod: dict[str, Any], record: ContainerRecord, is_ready: bool) -> dict[str, Any]:
     image = record.spec.get("image", "")
     shown: dict[str, Any] = {
         "name": record.name,
         "state": record.state,
         "lastState": record.last_state,
-        "ready": record.is_running,
-        "started": record.is_running,
+        "ready": is_ready,
+        "started": record.is_running and record.is_started,
         "restartCount": record.restart_count,
         "image": image,
         "imageID": f"local://{image}" if record.has_started else "",
@@ -134,35 +143,53 @@ def _container_status(pod: dict[str, Any], record: ContainerRecord) -> dict[str,
 
 
 def _conditions(
-    old: dict[str, Any],
+    pod: dict[str, Any],
     current: str,
     init: Sequence[ContainerRecord],
-    containers: Sequence[ContainerRecord],
+    unready: Sequence[str],
     now: str,
 ) -> list[dict[str, Any]]:
-    initialized = all(one.is_final and one.exit_code == 0 for one in init)
-    ready = initialized and current == "Running" and all(one.is_running for one in containers)
-    why = {"Succeeded": "PodCompleted", "Failed": "PodFailed"}.get(current, "ContainersNotReady")
+    unfinished = [one.name for one in init if not one.is_final or one.exit_code != 0]
+    incomplete = f"containers with incomplete status: [{' '.join(unfinished)}]"
+    ready = not unfinished and current == "Running" and not unready
+    ended = {"Succeeded": "PodCompleted", "Failed": "PodFailed"}.get(current)
+    text = f"containers with unready status: [{' '.join(unready)}]"
+    readiness = (True, "", "") if ready else (False, ended, "") if ended else (False, "ContainersNotReady", text)
+    before = {condition["type"]: condition for condition in (pod.get("status") or {}).get("conditions", ())}
+    closed = _closed_gates(pod["spec"], before) if ready else ""
     wanted = {
-        "PodScheduled": (True, ""),
-        "PodReadyToStartContainers": (current == "Running", ""),
-        "Initialized": (initialized, "" if initialized else "ContainersNotInitialized"),
-        "ContainersReady": (ready, "" if ready else why),
-        "Ready": (ready, "" if ready else why),
+        "PodScheduled": (True, "", ""),
+        "PodReadyToStartContainers": (current == "Running", "", ""),
+        "Initialized": (False, "ContainersNotInitialized", incomplete) if unfinished else (True, "", ""),
+        "ContainersReady": readiness,
+        "Ready": (False, "ReadinessGatesNotReady", closed) if closed else readiness,
     }
-    before = {condition["type"]: condition for condition in old.get("conditions", ())}
-    return [_condition(type_, *value, before.get(type_), now) for type_, value in wanted.items()]
+    others = [one for type_, one in before.items() if type_ not in {*wanted, _DISRUPTION}]
+    return [*(_condition(type_, value, before.get(type_), now) for type_, value in wanted.items()), *others]
+
+
+def _closed_gates(spec: dict[str, Any], conditions: dict[str, Any]) -> str:
+    """The conditions that others write and that it waits for; empty when none is left."""
+    texts = []
+    for gate in (one["conditionType"] for one in spec.get("readinessGates") or ()):
+        if gate not in conditions:
+            texts.append(f'corresponding condition of pod readiness gate "{gate}" does not exist.')
+        elif conditions[gate]["status"] != "True":
+            found = conditions[gate]["status"]
+            texts.append(f'the status of pod readiness gate "{gate}" is not "True", but {found}')
+    return ", ".join(texts)
 
 
 def _disruption(old: dict[str, Any], failure: Failure, now: str) -> dict[str, Any]:
     """What a Job's ``podFailurePolicy`` tells such pods by."""
-    before = next((one for one in old.get("conditions", ()) if one["type"] == "DisruptionTarget"), None)
-    condition = _condition("DisruptionTarget", holds=True, reason=failure.disruption, old=before, now=now)
-    return {**condition, "message": failure.message}
+    before = next((one for one in old.get("conditions", ()) if one["type"] == _DISRUPTION), None)
+    return _condition(_DISRUPTION, (True, failure.disruption, failure.message), before, now)
 
 
-def _condition(type_: str, holds: bool, reason: str, old: dict[str, Any] | None, now: str) -> dict[str, Any]:
+def _condition(type_: str, what: tuple[bool, str, str], old: dict[str, Any] | None, now: str) -> dict[str, Any]:
+    """``what``: whether it holds, the reason, the message."""
+    holds, *told = what
     value = "True" if holds else "False"
     since = old["lastTransitionTime"] if old is not None and old["status"] == value else now
     condition = {"type": type_, "status": value, "lastProbeTime": None, "lastTransitionTime": since}
-    return {**condition, "reason": reason} if reason else condition
+    return condition | {field: text for field, text in zip(("reason", "message"), told, strict=True) if text}

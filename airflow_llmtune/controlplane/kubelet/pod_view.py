@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from airflow_llmtune.controlplane.kubelet.environment import LOOPBACK, Lookup
+from airflow_llmtune.controlplane.kubelet.environment import Lookup, address_of
 from airflow_llmtune.controlplane.kubelet.logs import PodFolder
 from airflow_llmtune.controlplane.kubelet.runtime.private_view import HOSTS, SERVICE_ACCOUNT
 
@@ -64,7 +64,7 @@ def mounts_account(spec: Mapping[str, Any], lookup: Lookup) -> bool:
 def hosts_text(host: str, pod: Mapping[str, Any], hosts: Mapping[str, str]) -> str:
     """The host's own lines, then the pod's name, its aliases, and the Services'."""
     lines = [line for line in host.splitlines() if line.strip()]
-    lines.append(f"{LOOPBACK}\t{pod['metadata']['name']}")
+    lines.append(f"{address_of(pod)}\t{pod['metadata']['name']}")
     aliases = pod["spec"].get("hostAliases") or ()
     lines += [f"{alias['ip']}\t{' '.join(alias.get('hostnames') or ())}" for alias in aliases]
     lines += [f"{address}\t{name}" for name, address in sorted(hosts.items())]

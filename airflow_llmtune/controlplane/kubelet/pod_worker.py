@@ -12,7 +12,7 @@ from airflow_llmtune.controlplane.clock import parse_timestamp
 from airflow_llmtune.controlplane.kubelet.adoption import resumed_record
 from airflow_llmtune.controlplane.kubelet.container_runner import ContainerRunner
 from airflow_llmtune.controlplane.kubelet.container_setup import PodContext
-from airflow_llmtune.controlplane.kubelet.environment import ConfigError
+from airflow_llmtune.controlplane.kubelet.environment import LOOPBACK, ConfigError, address_of
 from airflow_llmtune.controlplane.kubelet.pod_status import ContainerRecord, Failure, phase, status, waiting
 from airflow_llmtune.controlplane.kubelet.runtime_client import ContainerProcess, RuntimeLostError
 from airflow_llmtune.controlplane.kubelet.storage import disk_usage, excess, has_limits
@@ -51,7 +51,8 @@ class PodWorker:
 
     def status(self, pod: dict[str, Any]) -> dict[str, Any]:
         init, containers = _records(self._init), _records(self._containers)
-        return status(pod, init, containers, self._context.now(), self._effective_failure)
+        address = address_of(self._context.pod)
+        return status(pod, init, containers, self._context.now(), self._effective_failure, address)
 
     @property
     def has_ended(self) -> bool:
@@ -59,6 +60,8 @@ class PodWorker:
         return current in {"Succeeded", "Failed"}
 
     async def run(self) -> None:
+        if address_of(self._context.pod) != LOOPBACK:
+            self._context.publish()  # What its containers are told must be known to a later kubelet first.
         try:
             async with self._watched():
                 if self._failure is None and await self._prepare_volumes() and await self._run_init():
@@ -70,6 +73,9 @@ class PodWorker:
 
     async def abort(self) -> None:
         """End a pod that the kubelet itself cannot run, so that nobody waits for it."""
+        if self._context.pod["spec"].get("restartPolicy", "Always") == "Always":
+            # Its controller makes the next one at once, which is to come no faster than a container is started again.
+            await self._sleep(self._context.backoff_base_seconds)
         await self._give_up(_KUBELET_ERROR)
         self._context.publish()
 
@@ -80,6 +86,7 @@ class PodWorker:
             return
         self._ends_at = ends_at
         self._stopping.set()
+        self._context.publish()  # A pod that is being deleted is not ready any more.
         await asyncio.gather(*(one.stop(grace_seconds) for one in [*self._init, *self._containers]))
 
     @property
@@ -174,7 +181,7 @@ class PodWorker:
         await asyncio.sleep(seconds - passed)
         self._failure = _DEADLINE
         self._context.tell("Warning", _DEADLINE.reason, _DEADLINE.message)
-        await self.stop(float(self._context.pod["spec"].get("terminationGracePeriodSeconds", 30)))
+        await self.stop(self._context.grace_seconds)
 
     async def _give_up(self, failure: Failure) -> None:
         """Fail with this, as soon as nothing runs any more."""

@@ -60,6 +60,7 @@ class ContainerProcess:
         loop = asyncio.get_running_loop()
         self._started: asyncio.Future[int] = loop.create_future()
         self._exit: asyncio.Future[Exit] = loop.create_future()
+        self._was_asked = False
 
     @property
     def pid(self) -> int | None:
@@ -80,9 +81,14 @@ class ContainerProcess:
         return await asyncio.shield(self._exit)
 
     async def stop(self, grace_seconds: float) -> None:
-        """SIGTERM to the first process' group, after the grace period SIGKILL to all; ``wait`` returns soon after."""
+        """SIGTERM to the first process' group, after the grace period SIGKILL to all; ``wait`` returns soon after.
+
+        It is asked once: many programs end at once when they are asked again.
+        """
         if grace_seconds > 0:
-            self._runtime.signal(self.id, signal.SIGTERM)
+            if not self._was_asked:
+                self._was_asked = True
+                self._runtime.signal(self.id, signal.SIGTERM)
             with contextlib.suppress(TimeoutError, RuntimeLostError):
                 async with asyncio.timeout(grace_seconds):
                     await self.wait()

@@ -19,10 +19,14 @@ class Survivors:
     def __init__(self, containers: Mapping[str, ContainerProcess]) -> None:
         self._by_pod: dict[str, dict[str, tuple[int, ContainerProcess]]] = defaultdict(dict)
         self._of_lost: dict[str, list[ContainerProcess]] = {}
+        self._executions: list[ContainerProcess] = []
+        """Probes and hooks: nobody waits for what they say any more."""
         for container_id, process in containers.items():
-            uid, name, restart = container_id.split("/")
+            uid, name, restart, *execution = container_id.split("/")
             others = self._by_pod[uid]
-            if name not in others or others[name][0] < int(restart):
+            if execution:
+                self._executions.append(process)
+            elif name not in others or others[name][0] < int(restart):
                 others[name] = (int(restart), process)
 
     def of(self, pod: dict[str, Any], images: Images) -> tuple[Adopted, Failure | None]:
@@ -45,6 +49,8 @@ class Survivors:
         await _end(self._of_lost.pop(uid, ()))
 
     async def end_all_but(self, uids: Container[str]) -> None:
+        executions, self._executions = self._executions, []
+        await _end(executions)
         for uid in [uid for uid in self._by_pod if uid not in uids]:
             await _end(process for _, process in self._by_pod.pop(uid).values())
 

@@ -1,4 +1,4 @@
-"""What clients know a server by: its token, its certificate and its port. Kept, so that a kubeconfig stays valid."""
+"""What clients know a server by: its token, its certificate and its ports. Kept, so that a kubeconfig stays valid."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ class Identity:
     certificate: ServerCertificate
     port: int = 0
     """The one that was served last; 0 before that."""
+    gateway_port: int = 0
 
 
 def new_identity(host: str) -> Identity:
@@ -47,11 +48,14 @@ def kept_identity(folder: Path, host: str, now: datetime) -> Identity | None:
 def keep_identity(folder: Path, identity: Identity) -> None:
     """Written with mode 0600, whole or not at all."""
     certificate = {field: pem.decode() for field, pem in asdict(identity.certificate).items()}
-    fields = {"token": identity.token, "port": identity.port, "certificate": certificate}
+    ports = {"port": identity.port, "gatewayPort": identity.gateway_port}
+    fields = {"token": identity.token, **ports, "certificate": certificate}
     write_private(folder / FILE, json.dumps(fields, indent=2))
 
 
 def _decode(text: str) -> Identity:
     fields = json.loads(text)
     certificate = {field: pem.encode() for field, pem in fields["certificate"].items()}
-    return Identity(str(fields["token"]), ServerCertificate(**certificate), int(fields["port"]))
+    # A directory of before there was a gateway has no port of one.
+    ports = (int(fields["port"]), int(fields.get("gatewayPort", 0)))
+    return Identity(str(fields["token"]), ServerCertificate(**certificate), *ports)

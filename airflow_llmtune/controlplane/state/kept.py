@@ -31,8 +31,8 @@ class State:
         self.objects = objects or NoJournal()
         self.reports = reports or NoReportJournal()
 
-    def remember_port(self, port: int) -> None:
-        self.identity = replace(self.identity, port=port)
+    def remember_ports(self, port: int, gateway_port: int) -> None:
+        self.identity = replace(self.identity, port=port, gateway_port=gateway_port)
 
     def remember_token(self, token: str) -> None:
         self.identity = replace(self.identity, token=token)
@@ -50,8 +50,8 @@ class DurableState(State):
         self._folder = folder
         self._database = database
 
-    def remember_port(self, port: int) -> None:
-        super().remember_port(port)
+    def remember_ports(self, port: int, gateway_port: int) -> None:
+        super().remember_ports(port, gateway_port)
         keep_identity(self._folder, self.identity)
 
     def remember_token(self, token: str) -> None:

@@ -18,10 +18,16 @@ from airflow_llmtune.controlplane.apiserver.registry import Registry
 from airflow_llmtune.controlplane.clock import Clock
 from airflow_llmtune.controlplane.controllers import suggestion_status
 from airflow_llmtune.controlplane.controllers.runtime import owner_reference
-from objects import Object
+from objects import Object, deployment
 from suggestion_world import World, algorithm
 
 Conditions = Callable[[Object], list[tuple[str, str, str]]]
+
+
+def owned_deployment(owner: Object) -> Object:
+    made = deployment("exp-random", "sleep", "60")
+    made["metadata"]["ownerReferences"] = [owner]
+    return made
 
 
 @pytest.fixture
@@ -75,7 +81,7 @@ async def test_what_an_earlier_suggestion_of_its_name_left_must_go_first(
     world: World, experiment: Object, conditions: Conditions
 ) -> None:
     earlier = owner_reference(SUGGESTION, {"metadata": {"name": "exp", "uid": "gone"}})
-    world.registry.create(DEPLOYMENT, {"metadata": {"name": "exp-random", "ownerReferences": [earlier]}}, "default")
+    world.registry.create(DEPLOYMENT, owned_deployment(earlier), "default")
     world.ask(experiment, 1)
     assert conditions(await world.settle())[-1] == ("DeploymentReady", "False", "DeploymentNotReady")
     world.registry.delete(DEPLOYMENT, "default", "exp-random")
@@ -84,9 +90,7 @@ async def test_what_an_earlier_suggestion_of_its_name_left_must_go_first(
 
 async def test_it_makes_do_with_the_deployment_of_another_and_leaves_it_alone(world: World, experiment: Object) -> None:
     other = owner_reference(SUGGESTION, {"metadata": {"name": "ex", "uid": "other"}})
-    made = world.registry.create(
-        DEPLOYMENT, {"metadata": {"name": "exp-random", "ownerReferences": [other]}}, "default"
-    )
+    made = world.registry.create(DEPLOYMENT, owned_deployment(other), "default")
     available = {"conditions": [{"type": "Available", "status": "True"}]}
     world.registry.update_status(DEPLOYMENT, {**made, "status": available})
     world.ask(experiment, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytest
 
 from airflow_llmtune.resources import experiment, pod, trial_template
 from airflow_llmtune.resources.meta import Problems
+from airflow_llmtune.resources.revision import stamped
 from airflow_llmtune.resources.search_space import SearchSpace
+from airflow_llmtune.resources.serving_spec import ServingSpec
 
 JSON = dict[str, Any]
 DATA = Path(__file__).parent / "data"
@@ -50,11 +53,22 @@ def read_pod_status(given: JSON) -> JSON:
     return {"failure": pod.read_failure(given), "result": pod.read_training_result(given)}
 
 
+def make_serving(given: JSON) -> JSON:
+    """All arguments have to be named, and most of them are left out."""
+    problems = Problems()
+    arguments = inspect.signature(ServingSpec.from_args).parameters.keys() - {"problems"}
+    spec = ServingSpec.from_args(problems=problems, **{**dict.fromkeys(arguments), **given})
+    problems.raise_if_any("The golden input")
+    manifest = spec.to_manifest()
+    return {**manifest, "spec": stamped(manifest["spec"])}
+
+
 MAKERS: dict[str, Callable[[JSON], JSON]] = {
     "experiment": make_experiment,
     "training_job": make_training_job,
     "experiment_status": read_experiment_status,
     "pod_status": read_pod_status,
+    "serving": make_serving,
 }
 
 

@@ -30,6 +30,12 @@ def test_the_log_is_read_where_the_training_writes_it(names: list[str], containe
     assert pod.log_container({"spec": {"containers": [{"name": name} for name in names]}}) == container
 
 
+def test_the_log_of_an_init_container_that_failed_tells_why() -> None:
+    item = {**ended("", "kserve-container"), "spec": {"containers": [{"name": "kserve-container"}]}}
+    failed = ended("no such bucket", "storage-initializer", code=1)["status"]["containerStatuses"]
+    assert pod.log_container({**item, "status": {"initContainerStatuses": failed}}) == "storage-initializer"
+
+
 @pytest.mark.parametrize("message", ["", "done", "[1]", "3", '{"schema_version": 2}', '{"metrics": {}}', "{"])
 def test_a_message_that_is_not_the_trainers_is_no_result(message: str) -> None:
     assert pod.read_training_result(ended(message)) is None

@@ -80,6 +80,11 @@ def env_of(job: JSON) -> JSON:
         ({"trainer_args": {"--lr": 1}}, "trainer_args.--lr", "is not a setting's name"),
         ({"trainer_args": {"output_dir": "/x"}}, "trainer_args.output_dir", "has an argument of its own"),
         ({"trainer_args": {"model_revision": "x"}}, "trainer_args.model_revision", "has an argument of its own"),
+        ({"trainer_args": {"adapter": "/x"}}, "trainer_args.adapter", "has an argument of its own"),
+        ({"trainer_args": {"save_steps": 5}}, "trainer_args.save_steps", "has an argument of its own"),
+        ({"checkpoint_steps": 0}, "checkpoint_steps", "is less than 1"),
+        ({"checkpoint_steps": "often"}, "checkpoint_steps", "is not a whole number"),
+        ({"evaluates": True, "adapter": "adapters/of/mine"}, "adapter", "is no address"),
         ({"trainer_args": {"x": {"a": 1}}}, "trainer_args.x", "is not a text, number"),
         ({"trainer_args": {"x": ["a,b", "c"]}}, "trainer_args.x", "has a comma"),
         ({"trainer_args": {"x": "${trialParameters.y}"}}, "trainer_args.x", "contains what Katib"),
@@ -239,6 +244,24 @@ def test_a_claim_is_mounted_once_and_writable_only_for_the_output() -> None:
     assert "--output_dir=/mnt/work/out" in container_of(job)["args"]
 
 
+def test_the_adapter_to_evaluate_is_only_read() -> None:
+    job = training({}, model="/models/a", evaluates=True, adapter="pvc://work/out/adapter")
+    assert "--adapter=/mnt/work/out/adapter" in container_of(job)["args"]
+    assert [mount["readOnly"] for mount in container_of(job)["volumeMounts"]] == [True]
+
+
+@pytest.mark.parametrize("adapter", [None, ""])
+def test_without_an_adapter_the_base_model_is_evaluated(adapter: str | None) -> None:
+    args = container_of(training({}, evaluates=True, adapter=adapter))["args"]
+    assert [arg for arg in args if arg.startswith("--adapter")] == []
+
+
+@pytest.mark.parametrize(("steps", "flags"), [(None, []), (50, ["--save_steps=50"]), ("50", ["--save_steps=50"])])
+def test_checkpoints_are_asked_for_by_their_steps(steps: Any, flags: list[str]) -> None:
+    args = container_of(training({}, output_uri="/out", checkpoint_steps=steps))["args"]
+    assert [arg for arg in args if arg.startswith("--save_steps")] == flags
+
+
 def test_a_trial_without_an_output_declares_no_trial_name() -> None:
     assert [entry["name"] for entry in template()["trialParameters"]] == list(SPACE)
 
@@ -318,6 +341,8 @@ def test_an_output_with_spaces_still_has_a_folder_for_each_trial() -> None:
         ({"num_procs_per_node": 2},
          ["torchrun", "--standalone", "--nproc_per_node=2", "-m", "llmtune_trainer"]),
         ({"job_kind": "PyTorchJob", "num_procs_per_node": 2}, ["torchrun", "-m", "llmtune_trainer"]),
+        ({"evaluates": True}, ["python", "-m", "llmtune_trainer", "evaluate"]),
+        ({"evaluates": True, "job_kind": "PyTorchJob"}, ["torchrun", "-m", "llmtune_trainer", "evaluate"]),
     ],
 )  # fmt: skip
 def test_more_processes_are_started_by_torchrun(changes: JSON, command: list[str]) -> None:

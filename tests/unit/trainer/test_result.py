@@ -19,19 +19,36 @@ from llmtune_trainer.result import (
     write_termination_log,
 )
 
+MANIFEST = {
+    "base_model": "org/model",
+    "parameters": {"learning_rate": 2e-4, "lora_target_modules": ["q_proj", "v_proj"]},
+    "evaluation": {"fingerprint": "0123456789abcdef", "rows": 12},
+}
+
 
 @pytest.mark.parametrize("letter", ["a", "é", "語", '"'])
 def test_the_summary_fits_and_keeps_its_numbers(letter: str) -> None:
     samples = dict.fromkeys(("prompt", "before", "after"), letter * 10_000)
-    text = fitted(summary({"eval_loss": 2.5}, "s3://b/p", samples, diverged=False), TERMINATION_LIMIT)
+    text = fitted(summary({"eval_loss": 2.5}, "s3://b/p", samples, MANIFEST, diverged=False), TERMINATION_LIMIT)
     assert len(text.encode()) <= TERMINATION_LIMIT
     content = json.loads(text)
     assert content["metrics"] == {"eval_loss": 2.5}
+    assert content["manifest"] == MANIFEST
     assert content["samples"]["after"].endswith("…")
 
 
+def test_even_a_monstrous_manifest_fits_and_keeps_its_numbers() -> None:
+    names = [f"model.layers.{number}.self_attn.q_proj" for number in range(500)]
+    manifest = {"base_model": "/" + '"' * 4000, "parameters": {"lora_target_modules": names, "seed": 7}, "steps": 80}
+    text = fitted(summary({"eval_loss": 2.5}, "s3://b/p", None, manifest, diverged=False), TERMINATION_LIMIT)
+    assert len(text.encode()) <= TERMINATION_LIMIT
+    content = json.loads(text)
+    assert content["metrics"] == {"eval_loss": 2.5}
+    assert (content["manifest"]["steps"], content["manifest"]["parameters"]["seed"]) == (80, 7)
+
+
 def test_a_short_summary_is_not_cut() -> None:
-    content = summary({"eval_loss": 2.5}, None, {"prompt": "p", "before": "b", "after": "a"}, diverged=False)
+    content = summary({"eval_loss": 2.5}, None, {"prompt": "p", "before": "b", "after": "a"}, {}, diverged=False)
     assert json.loads(fitted(content, TERMINATION_LIMIT)) == content
 
 
@@ -48,7 +65,7 @@ def test_a_folder_appears_complete_or_not_at_all(tmp_path: Path) -> None:
         raise OSError("no space left")
 
     with pytest.raises(OSError, match="no space left"):
-        store(str(tmp_path / "out"), fail, {}, tmp_path)
+        store("--output_dir", str(tmp_path / "out"), fail, {}, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -56,8 +73,8 @@ def test_a_destination_that_cannot_be_written_is_named_before_training(tmp_path:
     (tmp_path / "file").touch()
     for destination in (str(tmp_path / "file"), str(tmp_path / "file" / "below"), "hf://org/model"):
         with pytest.raises(BadInputError, match=r"--output_dir.*cannot be written to"):
-            check_destination(destination)
-    check_destination(str(tmp_path / "new" / "folder"))
+            check_destination("--output_dir", destination)
+    check_destination("--output_dir", str(tmp_path / "new" / "folder"))
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 

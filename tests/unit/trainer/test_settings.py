@@ -5,7 +5,7 @@ from dataclasses import fields
 
 import pytest
 
-from llmtune_trainer.settings import Settings, SettingsError, parse_settings, usage
+from llmtune_trainer.settings import EVALUATION_SETTINGS, Settings, SettingsError, parse_settings, usage
 
 REQUIRED = ["--model_name_or_path", "org/model", "--dataset_name", "data"]
 
@@ -79,6 +79,9 @@ def test_a_broken_rule_names_flag_value_rule_and_fix(name: str, text: str, rule:
         (["stray"], ["'stray' is no flag"]),
         (["--eval_fraction", "0.1", "--dataset_test_split", "test"], ["contradicts", "give one of the two"]),
         (["--dataset_test_split", "train"], ["is the training split"]),
+        (["--save_steps", "5"], ["no place for its checkpoints", "--output_dir or --checkpoint_dir"]),
+        (["--checkpoint_dir", "/c"], ["stays empty", "--save_steps"]),
+        (["--adapter", "/a"], ["is of `evaluate` only"]),
     ],
 )
 def test_a_mistake_in_the_command_line_says_how_to_mend_it(arguments: list[str], words: list[str]) -> None:
@@ -130,3 +133,34 @@ def test_the_help_lists_every_setting_with_a_valid_example() -> None:
     for option in fields(Settings):
         assert re.search(rf"^  --{option.name}  \(", text, re.MULTILINE)
         option.metadata["rule"].cast(option.metadata["rule"].example)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "place"),
+    [
+        ([], None),
+        (["--output_dir", "/out/"], None),
+        (["--output_dir", "/out/", "--save_steps", "5"], "/out/.checkpoints"),
+        (["--output_dir", "s3://b/out", "--save_steps", "5"], "s3://b/out/.checkpoints"),
+        (["--output_dir", "/out", "--save_steps", "5", "--checkpoint_dir", "/other"], "/other"),
+    ],
+)
+def test_checkpoints_have_one_place(arguments: list[str], place: str | None) -> None:
+    assert parse_settings([*REQUIRED, *arguments], {}).checkpoint_place == place
+
+
+def test_an_evaluation_takes_what_its_loss_depends_on_and_nothing_else() -> None:
+    settings = parse_settings([*REQUIRED, "--adapter", "/a", "--max_length", "64"], {}, "evaluate")
+    assert (settings.adapter, settings.max_length) == ("/a", 64)
+    with pytest.raises(SettingsError) as raised:
+        parse_settings([*REQUIRED, "--lora_r", "8"], {"LLMTUNE_SEED": "1"}, "evaluate")
+    assert sorted(raised.value.mistakes) == [
+        "`--lora_r`='8' has no part in an evaluation. Fix: leave it out.",
+        "`LLMTUNE_SEED`='1' has no part in an evaluation. Fix: leave it out.",
+    ]
+
+
+def test_the_help_names_each_setting_of_an_evaluation() -> None:
+    _, _, listed = usage().partition("evaluate takes of these:\n")
+    assert re.findall(r"^  --(\w+)$", listed, re.MULTILINE) == list(EVALUATION_SETTINGS)
+    assert {option.name for option in fields(Settings)} > set(EVALUATION_SETTINGS)

@@ -10,8 +10,12 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
+
 from airflow_llmtune.controlplane.apiserver.kinds import EVENT, POD
 from airflow_llmtune.controlplane.apiserver.registry import Registry
+from airflow_llmtune.controlplane.kubelet.runtime.protocol import ContainerSpec
+from airflow_llmtune.controlplane.kubelet.runtime_client import ContainerProcess, RuntimeClient
 from nodes import Node, dead, is_alive, node_kubelet, running, written_pids
 from waiting import eventually
 
@@ -21,6 +25,18 @@ async def test_a_pod_the_kubelet_cannot_run_fails_at_once(node: Node, tmp_path: 
     node.create("sleep 60")
     status = (await node.end())["status"]
     assert (status["phase"], status["reason"]) == ("Failed", "KubeletError")
+
+
+async def test_a_pod_the_kubelet_cannot_run_and_that_is_made_again_fails_later(
+    registry: Registry, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "pods").write_text("a file where a folder has to be")
+    async with running(registry, node_kubelet(registry, tmp_path, restart_backoff_base_seconds=60)) as node:
+        node.create("sleep 60", restartPolicy="Always")
+        await eventually(lambda: "pod default/pod failed inside the kubelet" in caplog.messages)
+        assert (node.pod() or {})["status"]["phase"] == "Pending"
+        registry.delete(POD, "default", "pod")
+        await node.gone()
 
 
 async def test_the_pods_deadline_kills_it(node: Node) -> None:
@@ -41,6 +57,25 @@ async def test_a_pod_past_its_deadline_has_not_failed_before_its_containers_have
     status = (await node.end())["status"]
     assert (status["phase"], status["reason"]) == ("Failed", "DeadlineExceeded")
     assert status["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 0
+
+
+async def test_a_process_that_is_just_being_started_gets_its_grace_period_too(
+    node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready, done, start = tmp_path / "ready", tmp_path / "done", RuntimeClient.start
+
+    async def start_slowly(runtime: RuntimeClient, spec: ContainerSpec) -> ContainerProcess:
+        process = await start(runtime, spec)
+        await eventually(ready.exists)
+        node.registry.delete(POD, "default", "pod")
+        await eventually(lambda: "deletionTimestamp" in (node.pod() or {})["metadata"])
+        await asyncio.sleep(0.05)
+        return process
+
+    monkeypatch.setattr(RuntimeClient, "start", start_slowly)
+    node.create(f"trap 'touch {done}; exit 0' TERM; touch {ready}; while :; do sleep 0.05; done")
+    await node.gone()
+    assert done.exists()
 
 
 async def test_deletion_lets_the_process_end_in_its_grace_period(node: Node, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import subprocess
@@ -26,7 +27,7 @@ def now(days: float = 0) -> datetime:
 
 def test_it_is_kept_for_the_owner_only_and_read_back_as_it_was(tmp_path: Path) -> None:
     assert kept_identity(tmp_path, HOST, now()) is None
-    identity = replace(new_identity(HOST), port=1234)
+    identity = replace(new_identity(HOST), port=1234, gateway_port=1235)
     keep_identity(tmp_path, identity)
     assert kept_identity(tmp_path, HOST, now()) == identity
     assert stat.S_IMODE((tmp_path / FILE).stat().st_mode) == 0o600
@@ -52,6 +53,15 @@ def test_a_certificate_near_its_end_or_for_another_host_is_renewed_and_the_token
     assert found is not None
     assert (found.certificate != identity.certificate) == is_renewed
     assert found.token == identity.token
+
+
+def test_one_of_before_there_was_a_gateway_is_read(tmp_path: Path) -> None:
+    identity = replace(new_identity(HOST), port=1234)
+    keep_identity(tmp_path, identity)
+    fields = json.loads((tmp_path / FILE).read_text())
+    del fields["gatewayPort"]
+    (tmp_path / FILE).write_text(json.dumps(fields))
+    assert kept_identity(tmp_path, HOST, now()) == identity
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"token": "x"}', '{"token": "x", "port": 1, "certificate": {}}'])

@@ -1,0 +1,38 @@
+"""Server-side apply as a task does it: what the API server refuses is told with its fix."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk.exceptions import AirflowFailException
+
+from airflow_llmtune.exceptions import ForeignObjectError, KubernetesApiError
+from airflow_llmtune.resources.meta import ResourceKind
+
+if TYPE_CHECKING:
+    from airflow_llmtune.hooks.kubeflow import KubeflowClient
+
+__all__ = ["apply"]
+
+JSON = dict[str, Any]
+# Answers of the API server to an input that no retry can mend.
+BAD_INPUT = frozenset({400, 422})
+
+
+async def apply(client: KubeflowClient, kind: ResourceKind, manifest: JSON, *, force: bool, dry_run: bool) -> JSON:
+    namespace, name = manifest["metadata"]["namespace"], manifest["metadata"]["name"]
+    try:
+        return await client.apply(kind, namespace, manifest, force=force, dry_run=dry_run)
+    except KubernetesApiError as error:
+        if error.code == 409 and error.causes:
+            fields = "".join(f"\n  {cause}" for cause in error.causes)
+            raise ForeignObjectError(
+                f"{kind.kind} {name!r} in namespace {namespace!r} has fields that somebody else has set otherwise:"
+                f"{fields}\nFix: set them there, leave them out here, or give force_conflicts=True"
+            ) from error
+        if error.code == 404:
+            fix = f"install KServe, or create the namespace {namespace!r}"
+            raise KubernetesApiError(f"{error}. Fix: {fix}", code=404, reason=error.reason) from error
+        if error.code in BAD_INPUT:
+            raise AirflowFailException(f"{kind.kind} {name!r} was refused: {error}") from error
+        raise

@@ -1,0 +1,328 @@
+"""The lifecycle of what is deployed and stays: apply, wait until it serves, ask it; or bring back what served."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import Connection
+
+from airflow_llmtune.exceptions import (
+    DeploymentFailedError,
+    KubernetesApiError,
+    OutcomeError,
+    WaitTimeoutError,
+)
+from airflow_llmtune.links.kserve import EndpointLink
+from airflow_llmtune.operators.applying import apply
+from airflow_llmtune.operators.claim import Claim
+from airflow_llmtune.operators.diagnosis import explain
+from airflow_llmtune.operators.endpoint import ask
+from airflow_llmtune.operators.waiting import WaitingOperator
+from airflow_llmtune.resources import deployment, inference_service, rollback_record
+from airflow_llmtune.resources.meta import Outcome, Problems, ResourceKind, path
+from airflow_llmtune.resources.revision import REVISION_LABEL, read_revisions, stamped
+from airflow_llmtune.resources.rollout import SUPERSEDED, has_failed
+from airflow_llmtune.resources.smoke_test import SmokeTest
+from airflow_llmtune.triggers.base import API_ERROR, OBJECT_DELETED, WAIT_TIMEOUT
+from airflow_llmtune.triggers.kserve import InferenceServiceTrigger
+from airflow_llmtune.triggers.rollback import find_record, forget, keep_previous, roll_back
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_llmtune.hooks.kubeflow import KubeflowClient
+
+__all__ = ["DeploymentOperator"]
+
+JSON = dict[str, Any]
+ON_FAILURE = ("rollback", "keep")
+# What the object says then is not of this deployment, or there is nobody to say it.
+NOT_OURS = frozenset({SUPERSEDED, OBJECT_DELETED, API_ERROR})
+# KServe acts on a rollback within a second or two; the error need not wait for ever.
+ROLLBACK_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What was applied, and since when it is waited for."""
+
+    obj: JSON
+    since: datetime
+
+
+class DeploymentOperator(WaitingOperator):
+    """
+    Applies one object that serves a model, waits until it does, and returns where.
+
+    The object keeps its author's name: many runs deploy to it, one after the other. A deployment that changes nothing
+    ends at once. What served before is kept in a ControllerRevision until the deployment has ended, so that a retry,
+    also after a lost worker, goes back to that and not to what it left half done.
+
+    :param smoke_test: ask the model once it serves: True, False, or ``{"prompt", "max_tokens", "expect"}``, where the
+        answer has to match the regular expression ``expect``. A deployment whose model does not answer has failed.
+    :param endpoint_conn_id: Airflow connection whose password goes with the smoke test as bearer token.
+    :param on_failure: ``rollback``: what served before is applied again, or the object deleted when there was none;
+        ``keep`` leaves it.
+    :param on_kill_action: the same, when a user ends the task.
+    :param force_conflicts: take fields that somebody else has set otherwise, such as with ``kubectl``.
+    :param start_timeout: how long a new pod may wait for a node, or a Deployment get no further.
+    :param wait_timeout: give up this long after the object was applied; one hour.
+
+    The other arguments are those of :class:`~airflow_llmtune.operators.waiting.WaitingOperator`.
+    """
+
+    template_fields: Sequence[str] = (*WaitingOperator.template_fields, "smoke_test", "endpoint_conn_id")
+    operator_extra_links = (EndpointLink(),)
+    on_kill_actions = ON_FAILURE
+
+    def __init__(
+        self,
+        *,
+        smoke_test: bool | Mapping[str, Any] = False,
+        endpoint_conn_id: str | None = None,
+        on_failure: str = "rollback",
+        on_kill_action: str = "rollback",
+        force_conflicts: bool = False,
+        start_timeout: timedelta = timedelta(minutes=10),
+        wait_timeout: timedelta | None = timedelta(hours=1),
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(on_kill_action=on_kill_action, wait_timeout=wait_timeout, **kwargs)
+        self.smoke_test = smoke_test
+        self.endpoint_conn_id = endpoint_conn_id
+        self.on_failure = on_failure
+        self.force_conflicts = force_conflicts
+        self.start_timeout = start_timeout
+        self.endpoint_url: str | None = None
+
+    # What an operator adds.
+
+    @property
+    def trigger_class(self) -> type[InferenceServiceTrigger]:
+        """The trigger that waits for this kind of object; known after rendering."""
+        return InferenceServiceTrigger
+
+    def build_manifest(self, problems: Problems) -> JSON:
+        """
+        Turn the rendered arguments into the object; all of it that does not depend on what serves now.
+
+        :param problems: takes every mistake; with any, the manifest is not used.
+        """
+        raise NotImplementedError
+
+    def adapt(self, manifest: JSON, current: JSON | None, problems: Problems) -> JSON:  # noqa: ARG002
+        """Fit the manifest to what serves now; None before the first deployment."""
+        return manifest
+
+    def read_smoke_test(self, manifest: JSON, problems: Problems) -> SmokeTest | None:
+        """Return what to ask the model that this manifest, or object, describes."""
+        raise NotImplementedError
+
+    def read_url(self, obj: JSON) -> tuple[str | None, str | None]:
+        """Return the URL from outside of the cluster, and the one from inside."""
+        return inference_service.read_url(obj)
+
+    @property
+    def served_name(self) -> str | None:
+        """The name by which clients ask for the model, where the operator has chosen it."""
+        return None
+
+    @property
+    def wanted_traffic(self) -> int | None:
+        """Percent of the requests to wait for."""
+        return None
+
+    # The lifecycle.
+
+    @property
+    def resource_kind(self) -> ResourceKind:
+        return self.trigger_class.kind
+
+    def execute(self, context: Context) -> JSON:
+        claim, manifest = Claim.of(context), self._checked_manifest()
+        self._claim = claim
+        applied = asyncio.run(self._apply(claim, manifest))
+        trigger = self._trigger(applied, context)
+        outcome = asyncio.run(self._look(trigger))
+        if not outcome.finished:
+            outcome = self.wait(trigger)
+        return self.execute_complete(context, outcome.to_event(trigger.name, trigger.namespace, trigger.uid))
+
+    def execute_complete(self, context: Context, event: JSON) -> JSON:
+        """Ask the model, and return where it is served; runs in a worker again after the trigger has fired."""
+        claim = self._claim = Claim.of(context)
+        obj = asyncio.run(self._finish(event, claim))
+        url, address_url = self.read_url(obj)
+        self.endpoint_url = url or address_url
+        try:
+            asked = self._ask(obj, url, address_url)
+        except DeploymentFailedError as error:
+            outcome = Outcome("Failed", "SmokeTestFailed", str(error))
+            raise asyncio.run(self._fail(outcome, event["namespace"], event["name"], claim)) from error
+        asyncio.run(self._forget(obj, claim))
+        return self._result(obj, url, address_url, asked)
+
+    async def abandon(self, claim: Claim) -> None:
+        manifest = self.build_manifest(Problems())
+        namespace, name = await self._namespace(manifest), manifest["metadata"]["name"]
+        async with self.hook.connect() as client:
+            told = await roll_back(client, self.resource_kind, namespace, name, claim.owner)
+        self.log.info("The deployment of %s %s was ended. %s", self.resource_kind.kind, name, told)
+
+    def _checked_manifest(self) -> JSON:
+        problems = Problems()
+        self._check_waiting(problems)
+        problems.choice("on_failure", self.on_failure, ON_FAILURE)
+        start_timeout: Any = self.start_timeout  # whatever the DAG's author gave
+        if not isinstance(start_timeout, timedelta):
+            problems.add("start_timeout", start_timeout, "is no timedelta", "give timedelta(minutes=20), say")
+        manifest = self.build_manifest(problems)
+        given = path(manifest, "metadata", "namespace")
+        if self.namespace and given and given != self.namespace:
+            rule = f"is not the manifest's own, {given!r}"
+            problems.add("namespace", self.namespace, rule, "leave one of the two out")
+        if not problems.errors:
+            self.read_smoke_test(manifest, problems)
+        self._raise_problems(problems)
+        return manifest
+
+    async def _namespace(self, manifest: JSON) -> str:
+        return self.namespace or path(manifest, "metadata", "namespace") or await self.hook.default_namespace()
+
+    async def _apply(self, claim: Claim, manifest: JSON) -> Applied:
+        namespace, name = await self._namespace(manifest), manifest["metadata"]["name"]
+        async with self.hook.connect() as client:
+            current = await client.find(self.resource_kind, namespace, name)
+            desired = self._desired(manifest, current, namespace)
+            preview = await self._send(client, desired, dry_run=True)
+            record = await find_record(client, self.resource_kind, namespace, name)
+            under_way = rollback_record.wrote(record, current)
+            if current is not None and not _differs(preview, current) and not under_way:
+                self.log.info("%s %s is as it should be", self.resource_kind.kind, name)
+                return Applied(current, datetime.now(UTC))
+            if self.on_failure == "rollback" or self.on_kill_action == "rollback":
+                record = await keep_previous(client, self.resource_kind, preview, current, claim.owner)
+            obj = await self._send(client, desired)
+            self.log.info("Applied %s %s in namespace %s", self.resource_kind.kind, name, namespace)
+            began = path(record, "metadata", "creationTimestamp") if under_way else None
+            return Applied(obj, datetime.fromisoformat(began) if began else datetime.now(UTC))
+
+    def _desired(self, manifest: JSON, current: JSON | None, namespace: str) -> JSON:
+        problems = Problems()
+        stamped_manifest = {**manifest, "spec": stamped(manifest["spec"])}
+        desired = self.adapt(stamped_manifest, current, problems)
+        self._raise_problems(problems)
+        return {**desired, "metadata": {**desired["metadata"], "namespace": namespace}}
+
+    async def _send(self, client: KubeflowClient, desired: JSON, *, dry_run: bool = False) -> JSON:
+        return await apply(client, self.resource_kind, desired, force=self.force_conflicts, dry_run=dry_run)
+
+    def _trigger(self, applied: Applied, context: Context) -> InferenceServiceTrigger:
+        metadata = applied.obj["metadata"]
+        return self.trigger_class(
+            name=metadata["name"],
+            namespace=metadata["namespace"],
+            uid=metadata["uid"],
+            revisions=read_revisions(applied.obj["spec"]),
+            started=applied.since.timestamp(),
+            start_timeout=self.start_timeout.total_seconds(),
+            traffic=self.wanted_traffic,
+            had_failed=has_failed(applied.obj),
+            deadline=self._deadline(applied.since, context),
+            **self._connection(),
+        )
+
+    async def _look(self, trigger: InferenceServiceTrigger) -> Outcome:
+        async with self.hook.connect() as client:
+            return await trigger.look(client)
+
+    async def _finish(self, event: JSON, claim: Claim) -> JSON:
+        outcome, name, namespace = Outcome.from_event(event), event["name"], event["namespace"]
+        if outcome.phase != "Succeeded":
+            raise await self._fail(outcome, namespace, name, claim)
+        async with self.hook.connect() as client:
+            obj = await client.find(self.resource_kind, namespace, name)
+        if obj is None or obj["metadata"]["uid"] != event["uid"]:
+            raise OutcomeError(
+                f"{self.resource_kind.kind} {name} in namespace {namespace} was deleted as soon as it served"
+            )
+        return obj
+
+    async def _fail(self, outcome: Outcome, namespace: str, name: str, claim: Claim) -> Exception:
+        """Bring back what served before, and return the error that tells all of it."""
+        if outcome.reason == API_ERROR:
+            return KubernetesApiError(outcome.message, reason=API_ERROR)
+        where = f"{self.resource_kind.kind} {name} in namespace {namespace}"
+        lines = [f"{where} was not deployed: {outcome.reason}: {outcome.message}"]
+        async with self.hook.connect() as client:
+            obj = None if outcome.reason in NOT_OURS else await client.find(self.resource_kind, namespace, name)
+            revisions = [] if obj is None else read_revisions(obj["spec"])
+            if revisions:
+                lines += await self._explain(client, namespace, name, revisions)
+            if self.on_failure == "rollback":
+                lines.append(await roll_back(client, self.resource_kind, namespace, name, claim.owner))
+                if (
+                    revisions and inference_service.deployment_mode(obj) != "Knative"
+                ):  # there the version before has kept its pods
+                    await self._await_end(client, namespace, name, revisions)
+        error = WaitTimeoutError if outcome.reason == WAIT_TIMEOUT else DeploymentFailedError
+        return error("\n  ".join(lines))
+
+    async def _explain(self, client: KubeflowClient, namespace: str, name: str, revisions: Sequence[str]) -> list[str]:
+        selector = f"{self.trigger_class.pod_selector(name)},{REVISION_LABEL} in ({','.join(revisions)})"
+        return await explain(client, namespace, name, selector)
+
+    async def _await_end(self, client: KubeflowClient, namespace: str, name: str, revisions: Sequence[str]) -> None:
+        """Wait until no Deployment is to run what failed any more; the version before serves on its own."""
+        end = time.monotonic() + ROLLBACK_SECONDS
+        while time.monotonic() < end:
+            obj = await client.find(self.resource_kind, namespace, name)
+            gone = set(revisions) - set(read_revisions(obj["spec"]) if obj else [])
+            selector = self.trigger_class.pod_selector(name)
+            found, _ = await client.list_all(deployment.KIND, namespace, label_selector=selector)
+            if not gone & {deployment.revision(item) for item in found}:
+                return
+            await asyncio.sleep(0.5)
+
+    async def _forget(self, obj: JSON, claim: Claim) -> None:
+        async with self.hook.connect() as client:
+            await forget(client, self.resource_kind, obj["metadata"]["namespace"], obj["metadata"]["name"], claim.owner)
+
+    def _ask(self, obj: JSON, url: str | None, address_url: str | None) -> JSON | None:
+        test = self.read_smoke_test(obj, Problems())
+        if test is None:
+            return None
+        inside = self.in_cluster or "KUBERNETES_SERVICE_HOST" in os.environ
+        endpoint = (address_url or url) if inside else (url or address_url)
+        if endpoint is None:
+            raise DeploymentFailedError("The smoke test failed: the status names no URL")
+        token = None
+        if self.endpoint_conn_id is not None:
+            token = Connection.get(self.endpoint_conn_id).password
+        return ask(endpoint, test, token, self.log.info)
+
+    def _result(self, obj: JSON, url: str | None, address_url: str | None, asked: JSON | None) -> JSON:
+        metadata = obj["metadata"]
+        ready = path(obj, "status", "components", "predictor", "latestReadyRevision")
+        return {
+            "name": metadata["name"],
+            "namespace": metadata["namespace"],
+            "url": url,
+            "address_url": address_url,
+            "revision": ready or next(iter(read_revisions(obj["spec"])), None),
+            "served_model_name": self.served_name,
+            "deployment_mode": inference_service.deployment_mode(obj),
+            "smoke_test": asked,
+        }
+
+
+def _differs(preview: JSON, current: JSON) -> bool:
+    """Tell whether to apply it would change anything that anybody acts on."""
+    parts = (("spec",), ("metadata", "labels"), ("metadata", "annotations"))
+    return any((path(preview, *part) or {}) != (path(current, *part) or {}) for part in parts)

@@ -1,0 +1,171 @@
+"""What every operator that waits for Kubernetes has: a connection, a deadline, and an orderly way to give up."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
+
+from airflow_llmtune.exceptions import InvalidSpecError, LLMTuneError
+from airflow_llmtune.operators.claim import Claim
+from airflow_llmtune.resources.meta import Outcome, Problems
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_llmtune.hooks.kubeflow import KubeflowHook
+    from airflow_llmtune.triggers.base import WaitTrigger
+
+__all__ = ["WaitingOperator"]
+
+JSON = dict[str, Any]
+# What Airflow calls instead of execute_complete when a trigger failed or timed out, and its word for the latter.
+TRIGGER_FAILED, TRIGGER_TIMEOUT = "__fail__", "Trigger timeout"
+# The trigger's own deadline comes first; Airflow's is there for a trigger that never ran.
+BACKSTOP_SECONDS = 120.0
+KILL_SECONDS = 20.0
+
+
+class WaitingOperator(BaseOperator):
+    """
+    Waits for one Kubernetes object, in the triggerer or in the worker.
+
+    :param namespace: namespace of the object; default: the connection's, else ``default``.
+    :param kubernetes_conn_id: Airflow connection of type ``kubernetes``.
+    :param config_file: path of a kubeconfig; goes before the connection.
+    :param cluster_context: context of the kubeconfig.
+    :param in_cluster: use the service account of the pod in which Airflow runs.
+    :param deferrable: wait in the triggerer; otherwise the same coroutine waits in the worker.
+    :param poll_interval: seconds between reads where the service account may list but not watch.
+    :param api_retry_timeout: seconds for which an unreachable API server is retried.
+    :param on_kill_action: what becomes of the object when the task is killed.
+    :param wait_timeout: give up after this long. Airflow's own ``execution_timeout`` is held in the same way while
+        deferred, counted from the try's start.
+    """
+
+    template_fields: Sequence[str] = ("namespace", "kubernetes_conn_id", "config_file", "cluster_context")
+    ui_color = "#e4f0e8"
+    # The first one does something when the task is killed; ``keep`` is one of them.
+    on_kill_actions: ClassVar[Sequence[str]] = ("keep",)
+
+    def __init__(
+        self,
+        *,
+        namespace: str | None = None,
+        kubernetes_conn_id: str | None = "kubernetes_default",
+        config_file: str | None = None,
+        cluster_context: str | None = None,
+        in_cluster: bool | None = None,
+        deferrable: bool = True,
+        poll_interval: float = 30.0,
+        api_retry_timeout: float = 300.0,
+        on_kill_action: str = "keep",
+        wait_timeout: timedelta | None = None,
+        multiple_outputs: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(multiple_outputs=multiple_outputs, **kwargs)
+        self.namespace = namespace
+        self.kubernetes_conn_id = kubernetes_conn_id
+        self.config_file = config_file
+        self.cluster_context = cluster_context
+        self.in_cluster = in_cluster
+        self.deferrable = deferrable
+        self.poll_interval = poll_interval
+        self.api_retry_timeout = api_retry_timeout
+        self.on_kill_action = on_kill_action
+        self.wait_timeout = wait_timeout
+        self._claim: Claim | None = None
+
+    async def abandon(self, claim: Claim) -> None:
+        """Stop or undo what this try has begun: nobody waits for it any more, and the author does not keep it."""
+        raise NotImplementedError
+
+    def execute_complete(self, context: Context, event: JSON) -> JSON:
+        """Return the result; runs in a worker again after the trigger has fired."""
+        raise NotImplementedError
+
+    def resume_execution(self, next_method: str, next_kwargs: JSON | None, context: Context) -> Any:
+        """Also stop what is left when Airflow gave up on the trigger; but keep it for a retry to adopt."""
+        if next_method == TRIGGER_FAILED and self.on_kill_action != "keep":
+            ti, claim = context["ti"], Claim.of(context)
+            if (next_kwargs or {}).get("error") == TRIGGER_TIMEOUT or ti.try_number > ti.max_tries:
+                try:
+                    asyncio.run(self.abandon(claim))
+                except LLMTuneError as error:
+                    # The failure of the trigger is the one to tell.
+                    self.log.warning("What this task began could not be stopped: %s", error)
+        return super().resume_execution(next_method, next_kwargs, context)
+
+    def on_kill(self) -> None:
+        """Stop what this try created or adopted; while deferred, the trigger does it."""
+        if self._claim is None or self.on_kill_action == "keep":
+            return
+        # Airflow calls this in a signal handler, possibly in the middle of our own event loop; hence a thread.
+        stopping = threading.Thread(target=asyncio.run, args=[self.abandon(self._claim)], daemon=True)
+        stopping.start()
+        stopping.join(KILL_SECONDS)
+
+    def wait(self, trigger: WaitTrigger) -> Outcome:
+        """Return the outcome when there is one; the worker does not come back from here when the task defers."""
+        if self.deferrable:
+            self.defer(trigger=trigger, method_name=self.execute_complete.__name__, timeout=_backstop(trigger.deadline))
+        return asyncio.run(trigger.wait())
+
+    @cached_property
+    def hook(self) -> KubeflowHook:
+        # Imported here: at DAG-parse time nobody needs a Kubernetes client.
+        from airflow_llmtune.hooks.kubeflow import KubeflowHook
+
+        return KubeflowHook(
+            self.kubernetes_conn_id,
+            config_file=self.config_file,
+            cluster_context=self.cluster_context,
+            in_cluster=self.in_cluster,
+            api_retry_timeout=self.api_retry_timeout,
+        )
+
+    def _check_waiting(self, problems: Problems) -> None:
+        problems.choice("on_kill_action", self.on_kill_action, self.on_kill_actions)
+        wait_timeout: Any = self.wait_timeout  # whatever the DAG's author gave
+        if not isinstance(wait_timeout, timedelta | None):
+            problems.add("wait_timeout", wait_timeout, "is no timedelta", "give timedelta(hours=6), say")
+
+    def _raise_problems(self, problems: Problems) -> None:
+        try:
+            problems.raise_if_any(f"Task {self.task_id}")
+        except InvalidSpecError as error:
+            # A retry cannot mend the input.
+            raise AirflowFailException(str(error)) from error
+
+    def _deadline(self, since: datetime, context: Context) -> float | None:
+        ends = []
+        if self.wait_timeout is not None:
+            ends.append(since + self.wait_timeout)
+        # Airflow keeps the start of a try over its deferral, so the deadline does not move when it resumes.
+        if self.execution_timeout is not None and context["ti"].start_date is not None:
+            ends.append(context["ti"].start_date + self.execution_timeout)
+        return min(end.timestamp() for end in ends) if ends else None
+
+    def _connection(self) -> JSON:
+        """The trigger's arguments that say how to reach the cluster and how to wait."""
+        return {
+            "kubernetes_conn_id": self.kubernetes_conn_id,
+            "config_file": self.config_file,
+            "cluster_context": self.cluster_context,
+            "in_cluster": self.in_cluster,
+            "poll_interval": self.poll_interval,
+            "api_retry_timeout": self.api_retry_timeout,
+            "on_kill_action": self.on_kill_action,
+        }
+
+
+def _backstop(deadline: float | None) -> timedelta | None:
+    return None if deadline is None else timedelta(seconds=max(deadline - time.time(), 0.0) + BACKSTOP_SECONDS)

@@ -1,0 +1,45 @@
+"""Where a model to serve lies, in the forms that KServe's storage initializer takes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_llmtune.resources.source import Source
+
+if TYPE_CHECKING:
+    from airflow_llmtune.resources.meta import Problems
+
+__all__ = ["ModelStorage"]
+
+
+@dataclass(frozen=True)
+class ModelStorage:
+    """Either a ``uri`` that KServe fetches or mounts, or a ``path`` at which each pod finds the model already."""
+
+    uri: str | None = None
+    path: str | None = None
+
+    @classmethod
+    def read(cls, argument: str, text: Any, problems: Problems) -> ModelStorage | None:
+        source = Source.read(argument, text, problems, revision=True)
+        if source is None:
+            return None
+        if source.claim is not None:
+            return cls(uri=str(text).rstrip("/"))
+        if source.flag.startswith("hf://"):
+            return _from_hub(argument, source, problems)
+        if source.flag.startswith("s3://"):
+            return cls(uri=source.flag)
+        return cls(path=source.flag.removeprefix("file://"))
+
+
+def _from_hub(argument: str, source: Source, problems: Problems) -> ModelStorage | None:
+    """KServe writes the revision behind a colon, and splits the address at each slash."""
+    if source.revision is None:
+        return ModelStorage(uri=source.flag)
+    if "/" in source.revision:
+        rule = "has a revision with a slash, which KServe's storage initializer cannot read"
+        problems.add(argument, f"{source.flag}@{source.revision}", rule, "give a commit, or a tag without a slash")
+        return None
+    return ModelStorage(uri=f"{source.flag}:{source.revision}")

@@ -1,0 +1,51 @@
+"""
+### Model and data from S3, adapters to S3
+
+Pods read the keys from a Kubernetes Secret, which no manifest, log or XCom repeats. Each trial leaves its adapter, and
+the best one is used as it is. The cluster is that of an Airflow connection.
+"""
+
+from __future__ import annotations
+
+from airflow.sdk import DAG, Param
+
+from airflow_llmtune.operators.katib import KatibTuneLLMOperator
+from airflow_llmtune.operators.trainer import EvaluateLLMOperator
+from airflow_llmtune.resources import search_space as search
+
+S3 = {
+    "AWS_ACCESS_KEY_ID": {"secretKeyRef": {"name": "s3-access", "key": "id"}},
+    "AWS_SECRET_ACCESS_KEY": {"secretKeyRef": {"name": "s3-access", "key": "secret"}},
+    "AWS_ENDPOINT_URL_S3": {"secretKeyRef": {"name": "s3-access", "key": "endpoint", "optional": True}},
+}
+
+with DAG(
+    "tune_s3_to_s3",
+    schedule=None,
+    catchup=False,
+    doc_md=__doc__,
+    default_args={"kubernetes_conn_id": "kubernetes_default", "namespace": "default"},
+    params={
+        "bucket": Param("s3://my-bucket", type="string", description="Holds model/, dataset/ and adapters/"),
+        "trials": Param(8, type="integer", minimum=1, description="Trials in all"),
+        "trial_steps": Param(20, type="integer", minimum=1, description="Training steps of each trial"),
+    },
+) as dag:
+    tune = KatibTuneLLMOperator(
+        task_id="tune",
+        model="{{ params.bucket }}/model",
+        dataset="{{ params.bucket }}/dataset",
+        output_uri="{{ params.bucket }}/adapters/{{ run_id }}",
+        parameters={"learning_rate": search.log_uniform(1e-5, 1e-2), "lora_r": search.categorical([4, 8, 16])},
+        max_trial_count="{{ params.trials }}",
+        trainer_args={"max_steps": "{{ params.trial_steps }}"},
+        env=S3,
+    )
+
+    EvaluateLLMOperator(
+        task_id="evaluate",
+        model="{{ params.bucket }}/model",
+        dataset="{{ params.bucket }}/dataset",
+        adapter=tune.output["artifact_uri"],
+        env=S3,
+    )

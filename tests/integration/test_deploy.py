@@ -1,0 +1,330 @@
+"""Models deployed, updated, tried on a share of the requests and rolled back, through KServe's controllers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import uuid
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from airflow.sdk.exceptions import AirflowFailException
+
+from airflow_llmtune.controlplane import ControlPlane
+from airflow_llmtune.exceptions import DeploymentFailedError, ForeignObjectError, WaitTimeoutError
+from airflow_llmtune.operators.claim import Claim
+from airflow_llmtune.resources import inference_service, llm_inference_service, rollback_record
+from airflow_llmtune.resources.inference_service import KIND
+from airflow_llmtune.resources.meta import ResourceKind
+from airflow_llmtune.resources.revision import read_revisions
+from deployments import ENDPOINT_CONN_ID, Clients, apply_service, deploy, raw_service, shift
+from model_image import make_model_image
+from task_run import Run
+
+CLAIM = ResourceKind("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims")
+MODES = pytest.mark.parametrize("mode", ["Standard", "Knative"])
+
+
+@pytest.fixture(scope="module")
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    image = make_model_image(tmp_path_factory.mktemp("image"))
+    with ControlPlane(images={"airflow-llmtune/trainer": image}) as plane:
+        yield plane
+
+
+@pytest.fixture
+def token(kubeconfig: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    token = str(yaml.safe_load(Path(kubeconfig).read_text())["users"][0]["user"]["token"])
+    connection = json.dumps({"conn_type": "http", "password": token})
+    monkeypatch.setenv(f"AIRFLOW_CONN_{ENDPOINT_CONN_ID.upper()}", connection)
+    return token
+
+
+@pytest.fixture
+def name() -> str:
+    return f"chat-{uuid.uuid4().hex[:6]}"
+
+
+@pytest.fixture
+def clients(plane: ControlPlane, name: str, token: str) -> Clients:
+    return Clients(f"{plane.gateway_url}/serving/default/{name}", name, token)
+
+
+@pytest.fixture
+def service(ask: Any, name: str) -> Any:
+    """Read the InferenceService as it is."""
+    return lambda: ask(lambda client: client.find(KIND, "default", name))
+
+
+@pytest.fixture
+def record(ask: Any, name: str) -> Any:
+    """Read what is kept of the version before."""
+    found = rollback_record.record_name(KIND, name)
+    return lambda: ask(lambda client: client.find(rollback_record.KIND, "default", found))
+
+
+@MODES
+def test_a_model_is_served_and_the_same_again_changes_nothing(
+    kubeconfig: str, name: str, token: str, service: Any, record: Any, mode: str
+) -> None:
+    operator = deploy(kubeconfig, name, deployment_mode=mode)
+    first, again = Run(), Run()
+    result = first.complete(operator)
+    made = service()
+    assert result["url"].endswith(f"/serving/default/{name}")
+    assert result["smoke_test"]["answer"] == "served from /models/first"
+    assert (result["served_model_name"], result["deployment_mode"]) == (name, mode)
+    assert again.complete(operator)["revision"] == result["revision"]
+    assert (first.deferrals, again.deferrals) == (1, 0)
+    assert service()["metadata"]["generation"] == made["metadata"]["generation"]
+    assert record() is None
+
+
+@MODES
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"model": "/models/broken"}, r"(?s)(CrashLoopBackOff|ModelLoadFailed).*no adapter at .*/models/broken"),
+        (
+            {"overrides": {"predictor": {"model": {"image": "example/missing:1"}}}},
+            r"(?s)ImagePullBackOff.*example/missing",
+        ),
+        ({"runtime": "vllm", "overrides": {"predictor": {"model": {"runtime": "nobody"}}}}, "RuntimeNotRecognized"),
+        ({"model": "/models/hungry", "resources_per_replica": {"memory": "128Mi"}}, "OOMKilled"),
+        ({"model": "/models/mute", "smoke_test": {"expect": r"\w"}}, "does not match"),
+    ],
+    ids=["crash", "image", "runtime", "memory", "mute"],
+)
+def test_a_broken_version_is_rolled_back_while_the_old_one_answers_every_request(
+    kubeconfig: str, name: str, clients: Clients, service: Any, record: Any, mode: str, changes: Any, told: str
+) -> None:
+    Run().complete(deploy(kubeconfig, name, deployment_mode=mode))
+    before = service()["spec"]
+    with clients, pytest.raises(DeploymentFailedError, match=told) as failed:
+        Run().complete(deploy(kubeconfig, name, deployment_mode=mode, **changes))
+    assert str(failed.value).endswith("It was rolled back to the version before")
+    assert service()["spec"] == before
+    assert (clients.failures, record()) == ([], None)
+    assert set(clients.answers) <= {"served from /models/first", ""}
+
+
+@MODES
+def test_an_update_loses_no_request(kubeconfig: str, name: str, clients: Clients, mode: str) -> None:
+    Run().complete(deploy(kubeconfig, name, deployment_mode=mode))
+    with clients:
+        Run().complete(deploy(kubeconfig, name, "/models/slow-second", deployment_mode=mode))
+        assert clients.has(lambda answers: answers[-1] == "served from /models/slow-second")
+    assert clients.failures == []
+
+
+def test_a_first_version_that_breaks_is_deleted(kubeconfig: str, name: str, service: Any, record: Any) -> None:
+    with pytest.raises(DeploymentFailedError, match="there was no version before"):
+        Run().complete(deploy(kubeconfig, name, "/models/broken"))
+    assert (service(), record()) == (None, None)
+
+
+def test_a_failed_version_is_kept_when_the_author_wants_it(
+    kubeconfig: str, name: str, token: str, service: Any, record: Any
+) -> None:
+    broken = deploy(kubeconfig, name, "/models/broken", on_failure="keep", on_kill_action="keep")
+    with pytest.raises(DeploymentFailedError):
+        Run().complete(broken)
+    assert service() is not None
+    assert record() is None
+
+
+def test_a_retry_after_a_lost_worker_goes_back_to_what_served_before_the_first_try(
+    kubeconfig: str, name: str, token: str, service: Any
+) -> None:
+    Run().complete(deploy(kubeconfig, name, deployment_mode="Standard"))
+    before = service()["spec"]
+    run = Run()
+    run.defer(deploy(kubeconfig, name, "/models/broken", deployment_mode="Standard"))  # and the worker is lost
+    with pytest.raises(DeploymentFailedError, match="rolled back to the version before"):
+        run.complete(deploy(kubeconfig, name, "/models/broken-too", deployment_mode="Standard"))
+    assert service()["spec"] == before
+
+
+def test_what_somebody_else_has_changed_since_is_left_alone(
+    kubeconfig: str, name: str, token: str, service: Any, ask: Any
+) -> None:
+    Run().complete(deploy(kubeconfig, name, deployment_mode="Standard"))
+    trigger = Run().defer(deploy(kubeconfig, name, "/models/slow-second", deployment_mode="Standard"))
+    by_hand = {"spec": {"predictor": {"labels": {"airflow-llmtune/revision": "by-hand"}}}}
+    ask(lambda client: client.patch(KIND, "default", name, by_hand))
+    outcome = asyncio.run(trigger.wait())
+    assert (outcome.phase, outcome.reason) == ("Failed", "Superseded")
+    operator, run = deploy(kubeconfig, name, "/models/slow-second", deployment_mode="Standard"), Run()
+    with pytest.raises(DeploymentFailedError, match="Superseded"):
+        operator.execute_complete(run.new_try(), outcome.to_event(name, "default", trigger.uid))
+    assert read_revisions(service()["spec"]) == ["by-hand"]
+
+
+def test_a_field_of_another_manager_is_a_conflict_until_it_is_forced(
+    kubeconfig: str, name: str, token: str, service: Any, ask: Any
+) -> None:
+    Run().complete(deploy(kubeconfig, name, min_replicas=1))
+    ask(lambda client: client.patch(KIND, "default", name, {"spec": {"predictor": {"minReplicas": 2}}}))
+    with pytest.raises(ForeignObjectError, match=r"(?s)\.spec\.predictor\.minReplicas.*force_conflicts=True"):
+        Run().complete(deploy(kubeconfig, name, min_replicas=1))
+    assert service()["spec"]["predictor"]["minReplicas"] == 2
+    Run().complete(deploy(kubeconfig, name, min_replicas=1, force_conflicts=True))
+    assert service()["spec"]["predictor"]["minReplicas"] == 1
+
+
+def test_a_refused_input_changes_nothing_and_is_not_retried(
+    kubeconfig: str, name: str, token: str, service: Any, record: Any
+) -> None:
+    unknown = deploy(kubeconfig, name, overrides={"predictor": {"tolerance": []}})
+    with pytest.raises(AirflowFailException, match="tolerance"):
+        Run().complete(unknown)
+    assert (service(), record()) == (None, None)
+
+
+def test_a_killed_task_gives_back_what_served_before(kubeconfig: str, name: str, token: str, service: Any) -> None:
+    Run().complete(deploy(kubeconfig, name, deployment_mode="Standard"))
+    before, run = service()["spec"], Run()
+    operator = deploy(kubeconfig, name, "/models/slow-second", deployment_mode="Standard")
+    trigger = run.defer(operator)
+
+    async def kill() -> None:
+        async with trigger.hook.connect() as client:
+            await trigger.undo(client, "another try")
+            assert service_now["spec"] != before
+            await trigger.undo(client, str(run.ti_id))
+
+    service_now = service()
+    asyncio.run(kill())
+    assert service()["spec"] == before
+    # The worker that is killed while it waits itself does the same.
+    trigger = run.defer(operator)
+    asyncio.run(operator.abandon(_claim(run)))
+    assert service()["spec"] == before
+
+
+def test_a_deployment_that_takes_too_long_is_rolled_back(kubeconfig: str, name: str, token: str, service: Any) -> None:
+    Run().complete(deploy(kubeconfig, name, deployment_mode="Standard"))
+    before = service()["spec"]
+    slow = deploy(
+        kubeconfig, name, "/models/slow-second", deployment_mode="Standard", wait_timeout=timedelta(seconds=1)
+    )
+    with pytest.raises(WaitTimeoutError, match="rolled back to the version before"):
+        Run().complete(slow)
+    assert service()["spec"] == before
+
+
+@MODES
+def test_a_canary_gets_its_share_then_all_requests(
+    kubeconfig: str, name: str, clients: Clients, service: Any, mode: str
+) -> None:
+    Run().complete(deploy(kubeconfig, name, deployment_mode=mode))
+    with clients:
+        second = deploy(kubeconfig, name, "/models/second", deployment_mode=mode, canary_traffic_percent=20)
+        assert Run().complete(second)["smoke_test"]["answer"].startswith("served from /models/")
+        _expect_share(clients, "/models/second", 0.02, 0.5)
+        Run().complete(shift(kubeconfig, name, 70))
+        _expect_share(clients, "/models/second", 0.4, 0.95)
+        Run().complete(shift(kubeconfig, name, 100))
+        _expect_share(clients, "/models/second", 1, 1)
+    assert clients.failures == []
+    assert "canary" not in service()["spec"]
+    # The next deployment of the same is none.
+    run = Run()
+    run.complete(deploy(kubeconfig, name, "/models/second", deployment_mode=mode))
+    assert run.deferrals == 0
+
+
+@MODES
+def test_a_canary_that_is_ended_leaves_the_stable_version(
+    kubeconfig: str, name: str, clients: Clients, service: Any, mode: str
+) -> None:
+    Run().complete(deploy(kubeconfig, name, deployment_mode=mode))
+    with clients:
+        Run().complete(deploy(kubeconfig, name, "/models/second", deployment_mode=mode, canary_traffic_percent=50))
+        Run().complete(shift(kubeconfig, name, 0))
+        _expect_share(clients, "/models/first", 1, 1)
+    assert clients.failures == []
+
+
+@MODES
+def test_a_broken_canary_is_dropped(kubeconfig: str, name: str, clients: Clients, service: Any, mode: str) -> None:
+    Run().complete(deploy(kubeconfig, name, deployment_mode=mode))
+    before = service()["spec"]
+    with clients, pytest.raises(DeploymentFailedError, match="rolled back to the version before"):
+        Run().complete(deploy(kubeconfig, name, "/models/broken", deployment_mode=mode, canary_traffic_percent=50))
+    assert service()["spec"] == before
+    assert clients.failures == []
+    assert set(clients.answers) == {"served from /models/first"}
+
+
+@pytest.mark.parametrize("form", ["dict", "yaml"])
+def test_any_inference_service_keeps_its_name_and_takes_over_one_that_somebody_made(
+    kubeconfig: str, name: str, token: str, service: Any, ask: Any, form: str
+) -> None:
+    manifest = raw_service(name, "/models/first")
+    ask(lambda client: client.create(KIND, "default", manifest))
+    given = manifest if form == "dict" else yaml.safe_dump(manifest)
+    result = Run().complete(apply_service(kubeconfig, given, smoke_test={"model": name, "prompt": "Hi"}))
+    assert result["smoke_test"]["answer"] == "served from /models/first"
+    assert (result["name"], inference_service.deployment_mode(service())) == (name, "Standard")
+
+
+@pytest.mark.parametrize("runtime", ["huggingface", "vllm"])
+def test_an_adapter_is_asked_for_by_the_served_name(kubeconfig: str, name: str, token: str, runtime: str) -> None:
+    operator = deploy(
+        kubeconfig, name, adapter="/adapters/tuned", served_model_name="tuned", max_lora_rank=20, runtime=runtime
+    )
+    result = Run().complete(operator)
+    assert (result["served_model_name"], result["smoke_test"]["answer"]) == ("tuned", "served from /adapters/tuned")
+
+
+def test_an_llm_inference_service_is_deployed_updated_and_rolled_back(
+    kubeconfig: str, name: str, token: str, ask: Any
+) -> None:
+    claim = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
+    body = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}, "spec": claim}
+    ask(lambda client: client.create(CLAIM, "default", body))
+    first = {"kind": "LLMInferenceService", "model": f"pvc://{name}/base", "adapter": f"pvc://{name}/tuned"}
+    result = Run().complete(deploy(kubeconfig, name, **first))
+    assert result["url"] is not None
+    assert re.match(r"served from /.*tuned|served from /mnt/lora/", result["smoke_test"]["answer"])
+    again = Run()
+    again.complete(deploy(kubeconfig, name, **first))
+    assert again.deferrals == 0
+    before = ask(lambda client: client.get(llm_inference_service.KIND, "default", name))["spec"]
+    with pytest.raises(DeploymentFailedError, match=r"(?s)exit code 1.*rolled back to the version before"):
+        Run().complete(deploy(kubeconfig, name, **first, served_model_name="broken"))
+    assert ask(lambda client: client.get(llm_inference_service.KIND, "default", name))["spec"] == before
+
+
+def test_a_model_without_a_chat_template_is_asked_to_go_on(kubeconfig: str, name: str, token: str) -> None:
+    result = Run().complete(deploy(kubeconfig, name, "/models/chatless"))
+    assert result["smoke_test"]["answer"] == "served from /models/chatless"
+
+
+def test_a_task_that_does_not_defer_waits_in_the_worker(kubeconfig: str, name: str, token: str) -> None:
+    run = Run()
+    assert run.complete(deploy(kubeconfig, name, deferrable=False))["smoke_test"]["answer"]
+    assert run.deferrals == 0
+
+
+def _claim(run: Run) -> Any:
+    return Claim.of(run.context())
+
+
+def _expect_share(clients: Clients, model: str, least: float, most: float) -> None:
+    """Of the next 50 answers, soon; routes follow a moment after the status."""
+    share = -1.0
+
+    def settled(_: list[str]) -> bool:
+        nonlocal share
+        recent = clients.answers[-50:]
+        share = sum(answer == f"served from {model}" for answer in recent) / max(len(recent), 1)
+        return len(recent) == 50 and least <= share <= most
+
+    assert clients.has(settled), (model, share)

@@ -1,0 +1,123 @@
+"""The trainer itself, on a tiny model, behind the operators: its result crosses the control plane whole."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from airflow_llmtune.controlplane import ControlPlane
+from airflow_llmtune.exceptions import TrainingFailedError
+from airflow_llmtune.operators.trainer import EvaluateLLMOperator, FineTuneLLMOperator
+from airflow_llmtune.resources import job, pod
+from task_run import Run
+
+TINY_MODEL = Path(__file__).parent.parent / "trainer" / "tiny_model.py"
+# Several processes, each of which imports torch, beside other tests.
+pytestmark = pytest.mark.timeout(300)
+SETTINGS = {"dtype": "float32", "max_length": 64}
+
+
+@pytest.fixture(scope="module")
+def plane() -> Iterator[ControlPlane]:
+    with ControlPlane(images={"airflow-llmtune/trainer": Path(sys.prefix)}) as plane:
+        yield plane
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    command = [sys.executable, str(TINY_MODEL), str(folder / "model"), str(folder / "data")]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    return folder
+
+
+@pytest.fixture
+def arguments(tiny: Path, kubeconfig: str) -> dict[str, Any]:
+    return {
+        "model": str(tiny / "model"),
+        "dataset": str(tiny / "data"),
+        "env": {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        "kubernetes_conn_id": None,
+        "config_file": kubeconfig,
+    }
+
+
+def test_an_adapter_is_evaluated_as_its_training_was(run: Run, arguments: dict[str, Any], tmp_path: Path) -> None:
+    training = FineTuneLLMOperator(
+        task_id="train",
+        output_uri=str(tmp_path / "adapter"),
+        hyperparameters={"learning_rate": 5e-3, "lora_r": 4},
+        trainer_args={**SETTINGS, "max_steps": 20, "evaluate_base_model": True},
+        checkpoint_steps=10,
+        **arguments,
+    )
+    trained = run.complete(training)
+    judged, base = (
+        Run().complete(EvaluateLLMOperator(task_id="judge", trainer_args=SETTINGS, adapter=adapter, **arguments))
+        for adapter in (trained["artifact_uri"], "")
+    )
+
+    assert judged["metrics"]["eval_loss"] == pytest.approx(trained["metrics"]["eval_loss"], rel=1e-6)
+    assert base["metrics"]["eval_loss"] == pytest.approx(trained["metrics"]["base_eval_loss"], rel=1e-6)
+    assert (judged["artifact_uri"], base["artifact_uri"]) == (trained["artifact_uri"], None)
+    assert judged["manifest"]["evaluation"] == base["manifest"]["evaluation"] == trained["manifest"]["evaluation"]
+    assert trained["manifest"]["parameters"] == {
+        **SETTINGS, "learning_rate": 5e-3, "lora_r": 4, "max_steps": 20, "evaluate_base_model": True, "save_steps": 10,
+    }  # fmt: skip
+    assert trained["manifest"]["rows"] == {"train": 48, "eval": 12}
+    assert not (tmp_path / "adapter" / ".checkpoints").exists()
+
+
+def test_a_retry_goes_on_where_the_lost_pod_was(run: Run, arguments: dict[str, Any], tmp_path: Path, ask: Any) -> None:
+    settings = {**SETTINGS, "max_steps": 600}
+    training = FineTuneLLMOperator(
+        task_id="train", output_uri=str(tmp_path / "out"), trainer_args=settings, checkpoint_steps=20, **arguments
+    )
+    first = run.defer(training)
+    _until(lambda: any((tmp_path / "out" / ".checkpoints").glob("checkpoint-*/checkpoint.json")))
+    _trainer_of(tmp_path / "out").kill()
+    _until(lambda: _has_failed(ask, first.name))
+
+    result = run.complete(training)
+    assert result["job"] != first.name
+    assert "\nresumed from step " in ask(lambda client: _read_log(client, result["job"]))
+    assert result["manifest"]["steps"] == 600
+
+
+def test_a_setting_that_an_evaluation_does_not_have_is_told(run: Run, arguments: dict[str, Any]) -> None:
+    evaluation = EvaluateLLMOperator(task_id="judge", trainer_args={"learning_rate": 1e-3}, **arguments)
+    with pytest.raises(TrainingFailedError, match=r"`--learning_rate`='0\.001' has no part in an evaluation"):
+        run.complete(evaluation)
+
+
+def _has_failed(ask: Any, name: str) -> bool:
+    found = ask(lambda client: client.find(job.KIND, "default", name))
+    return bool(job.read_outcome(found).phase == "Failed")
+
+
+async def _read_log(client: Any, name: str) -> str:
+    (item,), _ = await client.list_all(pod.KIND, "default", label_selector=job.pod_selector(name))
+    return str(await client.read_log("default", item["metadata"]["name"], job.CONTAINER, tail_lines=1000))
+
+
+def _trainer_of(output: Path) -> psutil.Process:
+    """Return the process that trains for an output, of those that this test's control plane started."""
+    for process in psutil.Process().children(recursive=True):
+        command = process.cmdline()
+        if f"--output_dir={output}" in command and "llmtune_trainer" in command:
+            return process
+    raise AssertionError("no trainer runs")
+
+
+def _until(condition: Any, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.1)

@@ -1,0 +1,217 @@
+"""Each example DAG on a real Airflow, with the real trainer and the real model server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import boto3
+import httpx
+import pytest
+from kubernetes import client, config
+from moto.server import ThreadedMotoServer
+
+from demo.progress import worker_pids
+from tests.support.airflow_site import Site, running_site, trainers, until, write_rows
+
+QUICK = {"trials": 2, "trial_steps": 4, "epochs": 2.0}
+PROMPT = "What is 3 plus?"
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    with running_site(tmp_path_factory.mktemp("site"), "tune_train_serve") as site:
+        yield site
+
+
+# --- tune_train_serve -----------------------------------------------------------------------------------------------
+
+
+def test_a_model_is_tuned_trained_compared_served_and_promoted_and_the_same_again_is_not_deployed(site):
+    run_id, state, progress = site.run("tune_train_serve", **site.sources, **QUICK, prompt=PROMPT)
+    assert state == "success", site.logs("tune_train_serve", run_id)
+    tuned, deployed, promoted = (
+        site.airflow.xcom("tune_train_serve", run_id, task) for task in ("tune", "deploy", "promote")
+    )
+    assert deployed["smoke_test"]["prompt"] == PROMPT
+    assert promoted["parameters"] == tuned["parameters"]
+    assert progress.deferred_seconds("deploy") > 0
+    assert progress.workers_while_deferred == set()
+    assert _models(site, deployed["url"]) >= {deployed["served_model_name"]}
+    assert len(_ask(site, deployed)) > 0
+
+    again, state, _ = site.run("tune_train_serve", **site.sources, **QUICK, prompt=PROMPT)
+    assert state == "success"
+    states = site.states("tune_train_serve", again)
+    assert (states["fine_tune"], states["compare"], states["deploy"], states["promote"]) == (
+        "success",
+        "skipped",
+        "skipped",
+        "skipped",
+    )
+    decision = site.airflow.xcom("tune_train_serve", again, "compare", "decision")
+    assert decision["promote"] is False
+    assert _models(site, deployed["url"]) >= {deployed["served_model_name"]}
+
+
+def _ask(site: Site, deployed: dict[str, Any]) -> str:
+    body = {"model": deployed["served_model_name"], "messages": [{"role": "user", "content": PROMPT}], "max_tokens": 4}
+    response = httpx.post(
+        f"{deployed['url']}/openai/v1/chat/completions", json=body, headers=_bearer(site), timeout=60, trust_env=False
+    )
+    response.raise_for_status()
+    return str(response.json()["choices"][0]["message"]["content"])
+
+
+def _models(site: Site, url: str) -> set[str]:
+    response = httpx.get(f"{url}/openai/v1/models", headers=_bearer(site), timeout=60, trust_env=False)
+    response.raise_for_status()
+    return {model["id"] for model in response.json()["data"]}
+
+
+def _bearer(site: Site) -> dict[str, str]:
+    return {"Authorization": f"Bearer {site.cluster.token}"}
+
+
+# --- retune_weekly --------------------------------------------------------------------------------------------------
+
+
+def test_a_weekly_retune_asks_a_human_and_does_nothing_where_nothing_changed(site):
+    dag_id = "retune_weekly"
+    conf = {**site.sources, **QUICK}
+    first = site.airflow.trigger(dag_id, conf)
+    until(lambda: _asks_a_human(site, dag_id, first), seconds=240)
+    _respond(site, dag_id, first, "Approve")
+    state, _ = site.follow(dag_id, first)
+    assert state == "success", site.logs(dag_id, first)
+    champion = site.airflow.xcom(dag_id, first, "promote")
+
+    experiments = len(site.cluster.experiments())
+    second, state, _ = site.run(dag_id, **conf)
+    assert state == "success", site.logs(dag_id, second)
+    assert len(site.cluster.experiments()) == experiments
+    assert trainers() == []
+    assert site.airflow.xcom(dag_id, second, "tune", "parameters") == champion["parameters"]
+    assert site.airflow.xcom(dag_id, second, "fine_tune", "artifact_uri") == champion["artifact_uri"]
+    assert site.states(dag_id, second)["deploy"] == "skipped"
+
+    write_rows(site.home / "changed", offset=2)
+    third = site.airflow.trigger(dag_id, {**conf, "dataset": str(site.home / "changed")})
+    until(lambda: site.states(dag_id, third).get("compare") in {"success", "skipped"}, seconds=240)
+    assert any("champion" in line for line in site.airflow.task_log(dag_id, third, "tune", 1))
+    assert len(site.cluster.experiments()) == experiments + 1
+    if site.states(dag_id, third)["compare"] == "success":
+        until(lambda: _asks_a_human(site, dag_id, third))
+        _respond(site, dag_id, third, "Reject")
+    state, _ = site.follow(dag_id, third)
+    assert state == "success"
+    assert site.states(dag_id, third)["deploy"] == "skipped"
+
+
+def _asks_a_human(site: Site, dag_id: str, run_id: str) -> bool:
+    """Tell whether the task waits and its worker is gone: an answer before that makes Airflow lose the task's try."""
+    (approve,) = (item for item in site.airflow.task_instances(dag_id, run_id) if item["task_id"] == "approve")
+    return bool(approve["state"] == "awaiting_input" and not worker_pids(approve["id"]))
+
+
+def _respond(site: Site, dag_id: str, run_id: str, option: str) -> None:
+    path = f"/dags/{dag_id}/dagRuns/{run_id}/taskInstances/approve/-1/hitlDetails"
+    site.airflow.client.patch(path, json={"chosen_options": [option], "params_input": {}}).raise_for_status()
+
+
+# --- retune_on_new_data, detect_drift ---------------------------------------------------------------------------------
+
+
+def test_new_data_and_drift_start_a_retune(site):
+    conf = {**site.sources, "trials": 2, "trial_steps": 4}
+    run_id, state, _ = site.run("retune_on_new_data", **conf)
+    assert state == "success", site.logs("retune_on_new_data", run_id)
+    assert site.states("retune_on_new_data", run_id)["promote"] == "success"
+
+    same, state, _ = site.run("detect_drift", **conf)
+    assert state == "success", site.logs("detect_drift", same)
+    assert site.states("detect_drift", same)["detect"] == "skipped"
+
+    write_rows(site.home / "drifted", offset=1000)
+    site.airflow.client.patch("/dags/retune_on_new_data", json={"is_paused": True}).raise_for_status()
+    drifted, state, _ = site.run("detect_drift", **{**conf, "dataset": str(site.home / "drifted")})
+    assert state == "success", site.logs("detect_drift", drifted)
+    assert site.states("detect_drift", drifted)["detect"] == "success"
+    assert _events(site, "support-model-drift") == 1
+    asset = _asset(site, "support-answers")
+    site.airflow.client.post("/assets/events", json={"asset_id": asset, "extra": {}}).raise_for_status()
+    assert _events(site, "support-answers") == 1
+
+
+def _asset(site: Site, name: str) -> int:
+    found = site.airflow.client.get("/assets", params={"name_pattern": name}).json()["assets"]
+    return int(next(asset["id"] for asset in found if asset["name"] == name))
+
+
+def _events(site: Site, name: str) -> int:
+    return int(
+        site.airflow.client.get("/assets/events", params={"asset_id": _asset(site, name)}).json()["total_entries"]
+    )
+
+
+# --- tune_many_models -------------------------------------------------------------------------------------------------
+
+
+def test_several_models_are_tuned_by_mapped_tasks_and_the_best_is_trained(site):
+    sources = site.sources
+    model = sources.pop("model")
+    run_id, state, _ = site.run("tune_many_models", **sources, models=[model, model], trials=2, trial_steps=4)
+    assert state == "success", site.logs("tune_many_models", run_id)
+    mapped = [item for item in site.airflow.task_instances("tune_many_models", run_id) if item["task_id"] == "tune"]
+    assert sorted(item["map_index"] for item in mapped) == [0, 1]
+    trained = site.airflow.xcom("tune_many_models", run_id, "fine_tune")
+    assert Path(trained["artifact_uri"], "adapter_model.safetensors").is_file()
+
+
+# --- tune_s3_to_s3 ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bucket(site):
+    """A bucket with model and data, whose keys pods know by a Secret; returns the client of S3."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    endpoint = "http://{}:{}".format(*server.get_host_and_port())
+    keys = {"aws_access_key_id": "llmtune-id", "aws_secret_access_key": "llmtune-secret"}
+    s3 = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", **keys)
+    s3.create_bucket(Bucket="llm")
+    for folder in ("model", "dataset"):
+        for file in (site.home / folder).iterdir():
+            s3.upload_file(str(file), "llm", f"{folder}/{file.name}")
+    core = client.CoreV1Api(config.new_client_from_config(str(site.cluster.kubeconfig)))
+    secret = {"id": keys["aws_access_key_id"], "secret": keys["aws_secret_access_key"], "endpoint": endpoint}
+    body = client.V1Secret(metadata=client.V1ObjectMeta(name="s3-access"), string_data=secret)
+    core.create_namespaced_secret("default", body)
+    yield s3
+    core.delete_namespaced_secret("s3-access", "default")
+    core.api_client.rest_client.pool_manager.clear()
+    s3.close()
+    server.stop()
+
+
+def test_model_and_data_come_from_s3_the_adapter_goes_there_and_no_secret_is_told(site, bucket):
+    run_id, state, _ = site.run("tune_s3_to_s3", bucket="s3://llm", trials=2, trial_steps=4)
+    assert state == "success", site.logs("tune_s3_to_s3", run_id)
+    tuned = site.airflow.xcom("tune_s3_to_s3", run_id, "tune")
+    assert tuned["artifact_uri"].startswith("s3://llm/adapters/")
+    prefix = tuned["artifact_uri"].removeprefix("s3://llm/")
+    found = {item["Key"] for item in bucket.list_objects_v2(Bucket="llm", Prefix=prefix)["Contents"]}
+    assert f"{prefix}/adapter_model.safetensors" in found
+    assert site.airflow.xcom("tune_s3_to_s3", run_id, "evaluate")["metrics"]["eval_loss"] == pytest.approx(
+        tuned["metrics"]["eval_loss"], rel=1e-4
+    )
+    told = json.dumps([tuned, site.cluster.experiments(), site.cluster.trials()])
+    told += "".join(
+        line
+        for item in site.airflow.task_instances("tune_s3_to_s3", run_id)
+        for line in site.airflow.task_log("tune_s3_to_s3", run_id, item["task_id"], item["try_number"])
+    )
+    assert "llmtune-secret" not in told

@@ -1,0 +1,43 @@
+"""What a result came from, so that two of them can be compared and one can be made again."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from llmtune_trainer import __version__
+from llmtune_trainer.settings import Settings
+from llmtune_trainer.sources import public_name
+
+# Part of the fingerprint: with another definition of the loss the numbers would no longer compare.
+LOSS = "mean negative log-likelihood over the learned tokens"
+
+
+def describe(
+    settings: Settings,
+    *,
+    base_model_revision: str | None,
+    dataset_version: str | None,
+    rows: Mapping[str, int],
+    steps: int,
+    evaluation: Mapping[str, Any],
+) -> dict[str, Any]:
+    return {
+        "base_model": public_name(settings.model_name_or_path),
+        "base_model_revision": base_model_revision,
+        "dataset": public_name(settings.dataset_name),
+        "dataset_version": dataset_version,
+        "parameters": settings.chosen(),
+        "rows": dict(rows),
+        "steps": steps,
+        "trainer_version": __version__,
+        "evaluation": dict(evaluation),
+    }
+
+
+def fingerprint_of(rows: Iterable[tuple[Sequence[int], Sequence[int]]]) -> str:
+    """Of tokens and labels as the loss sees them, in any order. So --max_length counts where it cuts something off."""
+    digests = sorted(hashlib.sha256(b"|".join(array("q", part).tobytes() for part in row)).digest() for row in rows)
+    return hashlib.sha256(LOSS.encode() + b"".join(digests)).hexdigest()[:16]
