@@ -41,6 +41,17 @@ def test_trials_run_as_many_at_once_as_the_node_has_room_for(http: httpx.Client,
     assert any("1 Insufficient cpu" in one["message"] for one in held)
 
 
+def test_the_collectors_take_no_room_from_the_trials(http: httpx.Client, tmp_path: Path) -> None:
+    # Each trial ends only when the other one runs as well.
+    meet = f"mktemp -p {tmp_path}; until [ $(ls {tmp_path} | wc -l) -ge 2 ]; do sleep 0.05; done"
+    job = shell_job(f"{meet}; echo loss=${{trialParameters.rate}}")
+    job["spec"]["template"]["spec"]["containers"][0] |= asking(cpu="500m")
+    experiment = tuning_experiment("pair", job)
+    experiment["spec"] |= {"maxTrialCount": 2, "parallelTrialCount": 2}
+    assert http.post(EXPERIMENTS, json=experiment).status_code == 201
+    assert wait_for(lambda: completed(http, "pair"), 60)["trialsSucceeded"] == 2
+
+
 def completed(http: httpx.Client, name: str) -> Object:
     status: Object = http.get(f"{EXPERIMENTS}/{name}").json().get("status", {})
     return status if status.get("completionTime") else {}

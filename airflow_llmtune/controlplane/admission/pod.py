@@ -151,7 +151,8 @@ def _sidecar(trial: Object, suggestion: Object | None) -> Object:
         "args": _collector_args(trial, suggestion),
         "resources": {
             "limits": {"cpu": "500m", "ephemeral-storage": "5Gi", "memory": memory},
-            "requests": {"cpu": "50m", "ephemeral-storage": "500Mi", "memory": "10Mi"},
+            # A function of the control plane: with Katib's 50m two trials of one CPU would not fit on two CPUs.
+            "requests": {"cpu": "0", "ephemeral-storage": "0", "memory": "0"},
         },
     }
 
