@@ -20,6 +20,7 @@ CHAMPION, HISTORY, SCHEMA = "champion", "champion_history", "schema_version"
 KEPT_CHAMPIONS = 20
 # Results kept of each kind; the value has to stay a small database row.
 KEPT_RESULTS = 5
+KEEPING_ROUNDS = 3
 # A task's result as an event tells it: what a DAG that the asset starts has use for.
 _EVENT_KEYS = (
     *("parameters", "metrics", "artifact_uri", "experiment", "trial", "job", "namespace", "manifest"),
@@ -65,10 +66,15 @@ class ModelState:
         return next((entry for entry in reversed(kept) if entry["fingerprint"] == fingerprint), None)
 
     def keep(self, kind: str, fingerprint: str, result: JSON, lineage: JSON) -> None:
-        kept: list[JSON] = self._store.get(kind) or []
-        others = [entry for entry in kept if entry["fingerprint"] != fingerprint]
         entry = {"fingerprint": fingerprint, "result": without(result, "samples"), "lineage": lineage}
-        self._set(kind, [*others, entry][-KEPT_RESULTS:])
+        # The store cannot compare and write in one step, and another task may keep its result in the same moment.
+        for _ in range(KEEPING_ROUNDS):
+            kept: list[JSON] = self._store.get(kind) or []
+            others = [one for one in kept if one["fingerprint"] != fingerprint]
+            self._set(kind, [*others, entry][-KEPT_RESULTS:])
+            there = self.find(kind, fingerprint)
+            if there is not None and there["lineage"] == lineage:
+                return
 
     def check(self) -> None:
         """Fail before anything runs whose result could not be kept: a missing state reads like an empty one."""

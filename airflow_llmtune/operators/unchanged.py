@@ -21,6 +21,8 @@ __all__ = ["SkippingOperator"]
 
 JSON = dict[str, Any]
 _VERSIONS = {"model": "model_version", "dataset": "dataset_version"}
+# What an unchanged run tells of the model's champion.
+_CHAMPION_KEYS = ("parameters", "metrics", "artifact_uri")
 _CONNECTIONS = ("hub_conn_id", "aws_conn_id")
 # What a template makes of an XCom that is not there.
 _NO_VERSION = (None, "", "None")
@@ -38,8 +40,8 @@ class SkippingOperator(KubeflowOperator):
 
     :param model_asset: the Airflow asset that stands for the model; its state remembers champion and results.
     :param skip_if_unchanged: return the result of an earlier run with the same model revision, data set version,
-        settings and trainer, with ``"unchanged": True``, and create nothing; may be a template, such as
-        ``"{{ not params.force }}"``: what is found when it says no is remembered as well.
+        settings and trainer, with ``"unchanged": True`` and the ``champion`` as it is now, and create nothing; may be
+        a template, such as ``"{{ not params.force }}"``: what is found when it says no is remembered as well.
     :param version_options: how versions are read: ``model_version``, ``dataset_version`` (given, for what only the
         pods can read), ``hub_conn_id`` and ``aws_conn_id`` (Airflow connections to read them with).
     """
@@ -98,7 +100,7 @@ class SkippingOperator(KubeflowOperator):
             kept = state.find(self.kept_as, self._inputs[self.kept_as]) if skips else None
             # What this very task instance made before is for its retry to adopt; a clear is to do it again.
             if kept is not None and any(kept["lineage"][key] != lineage_of(context)[key] for key in _INSTANCE):
-                return self._return_unchanged(kept)
+                return self._return_unchanged(kept, state.champion())
         self.prepare(context)
         return super().execute(context)
 
@@ -114,7 +116,7 @@ class SkippingOperator(KubeflowOperator):
         self._inputs = read_annotations(obj)
         return await super().read_result(client, obj)
 
-    def _return_unchanged(self, kept: JSON) -> JSON:
+    def _return_unchanged(self, kept: JSON, current: JSON | None) -> JSON:
         made = kept["lineage"]
         self.log.info(
             "Nothing has changed since run %s of %s (fingerprint %s): its result is returned, nothing is created",
@@ -123,7 +125,9 @@ class SkippingOperator(KubeflowOperator):
             kept["fingerprint"],
         )
         suppress_events(self)
-        self._result = {**kept["result"], "unchanged": True}
+        # The same, unless the gate or a human turned down what these inputs gave.
+        best = None if current is None else {key: current[key] for key in _CHAMPION_KEYS}
+        self._result = {**kept["result"], "unchanged": True, "champion": best}
         return self._result
 
     def _check_skip(self) -> bool:

@@ -53,7 +53,7 @@ def test_an_unchanged_tuning_returns_what_was_found_and_creates_nothing(kubeconf
     second = AssetRun(states)
     operator = tune(kubeconfig, **remembering(sources, parallel_trial_count=1))
     again = second.complete(operator)
-    assert again == {**found, "unchanged": True}
+    assert again == {**found, "unchanged": True, "champion": None}
     assert second.deferrals == 0
     assert made(ask, experiment.KIND, second) == []
     assert second.outlet_events._dict == {}
@@ -68,6 +68,14 @@ def test_an_unchanged_training_returns_the_adapter_that_is_there(kubeconfig, sta
     assert again["artifact_uri"] == found["artifact_uri"] == "/models/a"
     assert again["metrics"] == found["metrics"]
     assert made(ask, job.KIND, second) == []
+
+
+def test_an_unchanged_tuning_tells_the_champion_where_that_is_another_one(kubeconfig, states, sources):
+    found = AssetRun(states).complete(tune(kubeconfig, **remembering(sources)))
+    champion(states, learning_rate=0.5)
+    again = AssetRun(states).complete(tune(kubeconfig, **remembering(sources)))
+    best = {"parameters": {"learning_rate": 0.5}, "metrics": {"eval_loss": 0.1}, "artifact_uri": "/models/best"}
+    assert again == {**found, "unchanged": True, "champion": best}
 
 
 def judge(kubeconfig: str, **settings: Any) -> EvaluateLLMOperator:
@@ -128,7 +136,11 @@ def test_a_result_that_a_template_asked_for_anew_is_the_one_that_is_remembered(k
     AssetRun(states).complete(tune(kubeconfig, **remembering(sources)))
     forced = AssetRun(states).complete(tune(kubeconfig, **remembering(sources, skip_if_unchanged="{{ false }}")))
     assert "unchanged" not in forced
-    assert AssetRun(states).complete(tune(kubeconfig, **remembering(sources))) == {**forced, "unchanged": True}
+    assert AssetRun(states).complete(tune(kubeconfig, **remembering(sources))) == {
+        **forced,
+        "unchanged": True,
+        "champion": None,
+    }
 
 
 def test_a_model_asset_that_is_none_is_told_when_the_dag_is_parsed(kubeconfig):
@@ -194,8 +206,8 @@ def test_a_starting_point_that_the_task_before_did_not_return_is_told(kubeconfig
 
 def champion(states: AssetStates, **parameters: Any) -> None:
     lineage = {"dag_id": "dag", "run_id": "before", "run_after": datetime(2026, 11, 1, tzinfo=UTC).isoformat()}
-    record = {"schema_version": 1, "parameters": parameters, "lineage": lineage, "promoted_at": "then"}
-    states[MODEL].set(CHAMPION, record)
+    best = {"parameters": parameters, "metrics": {"eval_loss": 0.1}, "artifact_uri": "/models/best"}
+    states[MODEL].set(CHAMPION, {"schema_version": 1, **best, "lineage": lineage, "promoted_at": "then"})
 
 
 def space_of(ask: Any, result: dict[str, Any]) -> dict[str, Any]:
