@@ -138,8 +138,10 @@ class KubeflowClient:
         self._retry_timeout = retry_timeout
         self._renew_credentials = renew_credentials
 
-    async def create(self, kind: ResourceKind, namespace: str, manifest: JSON) -> JSON:
-        query = {"fieldValidation": "Strict"} if kind.strict else None
+    async def create(self, kind: ResourceKind, namespace: str, manifest: JSON, *, dry_run: bool = False) -> JSON:
+        query = {"fieldValidation": "Strict"} if kind.strict else {}
+        if dry_run:
+            query["dryRun"] = "All"
         return await self._json("POST", kind.path(namespace), query=query, body=manifest)
 
     async def create_or_adopt(self, kind: ResourceKind, namespace: str, manifest: JSON) -> tuple[JSON, bool]:

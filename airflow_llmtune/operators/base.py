@@ -80,6 +80,9 @@ class KubeflowOperator(WaitingOperator):
         """Return the addresses of what the task reads, by ``model``, ``dataset`` and ``adapter``."""
         return {}
 
+    async def rehearse(self, client: KubeflowClient, namespace: str, manifest: JSON) -> None:
+        """Find out what only the API server can tell of an object that is about to be created; nothing, for most."""
+
     async def stop_leftovers(self, client: KubeflowClient, obj: JSON) -> None:
         """Stop what a finished object has left running; nothing, for most kinds."""
 
@@ -146,6 +149,7 @@ class KubeflowOperator(WaitingOperator):
             ours = with_metadata(
                 manifest, claim.name(attempt), namespace, claim.labels(attempt), claim.annotations(manifest)
             )
+            await self.rehearse(client, namespace, ours)
             obj, created = await client.create_or_adopt(self.kind, namespace, ours)
             done = "Created" if created else "Adopted"
             self.log.info("%s %s %s in namespace %s", done, self.kind.kind, obj["metadata"]["name"], namespace)

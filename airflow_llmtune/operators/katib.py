@@ -6,19 +6,17 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_llmtune.exceptions import ExperimentFailedError, OutcomeError
+from airflow_llmtune.exceptions import ExperimentFailedError, KubernetesApiError
 from airflow_llmtune.operators.base import KubeflowOperator
-from airflow_llmtune.operators.diagnosis import explain
+from airflow_llmtune.operators.experiment_lifecycle import ExperimentLifecycle
 from airflow_llmtune.operators.manifest import load_manifest_file, read_manifest
 from airflow_llmtune.operators.model_asset import ModelState
 from airflow_llmtune.operators.unchanged import SkippingOperator
-from airflow_llmtune.resources import experiment, trial_template, warm_start
+from airflow_llmtune.resources import experiment, train_job, trial_template, warm_start
 from airflow_llmtune.resources.fingerprint import tuning_fingerprint
-from airflow_llmtune.resources.meta import Outcome, Problems
+from airflow_llmtune.resources.meta import Problems
 from airflow_llmtune.resources.search_space import SearchSpace
 from airflow_llmtune.resources.warm_start import DEFAULT_SCALE
-from airflow_llmtune.triggers.base import WaitTrigger
-from airflow_llmtune.triggers.katib import KatibExperimentTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -28,70 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["KatibExperimentOperator", "KatibTuneLLMOperator"]
 
 JSON = dict[str, Any]
-EXPERIMENT_LABEL = "katib.kubeflow.org/experiment"
-TRIAL_LABEL = "katib.kubeflow.org/trial"
 # What `warm_start` calls the model's best version so far.
 CHAMPION = "champion"
-# More failed trials than these say the same thing again.
-EXPLAINED_TRIALS = 3
-
-
-class ExperimentLifecycle(KubeflowOperator):
-    """What both operators share: how an Experiment's result, failure and leftovers are read."""
-
-    @property
-    def trigger_class(self) -> type[WaitTrigger]:
-        return KatibExperimentTrigger
-
-    def decoder(self, obj: JSON) -> Callable[[Mapping[str, str]], JSON]:
-        """Return what turns Katib's strings into typed parameters."""
-        return experiment.search_space_of(obj)
-
-    def artifact_uri(self, trial: str) -> str | None:  # noqa: ARG002 (a hook for the subclass)
-        """Return where the trial left its model; None when it left none."""
-        return None
-
-    async def read_result(self, client: KubeflowClient, obj: JSON) -> JSON:  # noqa: ARG002
-        optimum = experiment.read_optimum(obj)
-        uri = None if optimum is None else self.artifact_uri(optimum.trial)
-        result = experiment.read_result(obj, self.decoder(obj), uri)
-        self.log.info(
-            "Best trial %s: parameters %s, metrics %s",
-            result["trial"],
-            result["parameters"],
-            result["metrics"],
-        )
-        return result
-
-    async def stop_leftovers(self, client: KubeflowClient, obj: JSON) -> None:
-        """Delete the trials that still run: Katib itself lets them go on after the Experiment has finished."""
-        for trial in await self._trials(client, obj):
-            if not experiment.read_trial(trial)["finished"]:
-                metadata = trial["metadata"]
-                self.log.info("Stopping trial %s, which still runs", metadata["name"])
-                await client.delete(experiment.TRIAL_KIND, metadata["namespace"], metadata["name"], uid=metadata["uid"])
-
-    async def explain_failure(self, client: KubeflowClient, obj: JSON, outcome: Outcome) -> OutcomeError:
-        metadata = obj["metadata"]
-        lines = [f"Experiment {metadata['name']} in namespace {metadata['namespace']} failed: {outcome.message}"]
-        failed = [trial for trial in map(experiment.read_trial, await self._trials(client, obj)) if trial["failed"]]
-        told: list[str] = []
-        for trial in failed[:EXPLAINED_TRIALS]:
-            pods = f"{TRIAL_LABEL}={trial['name']}"
-            reasons = await explain(client, metadata["namespace"], trial["name"], pods)
-            lines.append(f"  trial {trial['name']} {trial['parameters']}: {trial['message']}")
-            # Trials that fail for one cause are told so, instead of the same text again.
-            lines += [f"    {reason}" for reason in reasons] if reasons != told else ["    for the same reason"]
-            told = reasons
-        if len(failed) > EXPLAINED_TRIALS:
-            lines.append(f"  and {len(failed) - EXPLAINED_TRIALS} more failed trials")
-        return ExperimentFailedError("\n".join(lines))
-
-    async def _trials(self, client: KubeflowClient, obj: JSON) -> list[JSON]:
-        metadata = obj["metadata"]
-        selector = f"{EXPERIMENT_LABEL}={metadata['name']}"
-        trials, _ = await client.list_all(experiment.TRIAL_KIND, metadata["namespace"], label_selector=selector)
-        return sorted(trials, key=lambda trial: (trial["metadata"]["creationTimestamp"], trial["metadata"]["name"]))
 
 
 class KatibExperimentOperator(ExperimentLifecycle):
@@ -333,6 +269,19 @@ class KatibTuneLLMOperator(SkippingOperator, ExperimentLifecycle):
             problems=problems,
             **trial_template.read_options("job_options", self.job_options, problems),
         )
+
+    async def rehearse(self, client: KubeflowClient, namespace: str, manifest: JSON) -> None:
+        """Have the API server judge a TrainJob as a trial: of what it does not know, Katib lets it drop all."""
+        trial = manifest["spec"]["trialTemplate"]["trialSpec"]
+        if trial["kind"] != train_job.KIND.kind:
+            return
+        try:
+            named = {**trial, "metadata": {"name": manifest["metadata"]["name"]}}
+            await client.create(train_job.KIND, namespace, named, dry_run=True)
+        except KubernetesApiError as error:
+            # Katib creates it, with its own rights; ours need not reach so far. A webhook's refusal is a 403 as well.
+            if "cannot create resource" not in str(error):
+                raise
 
     def decoder(self, obj: JSON) -> Callable[[Mapping[str, str]], JSON]:  # noqa: ARG002 (the search space knows more)
         return SearchSpace.from_json(self.parameters, Problems()).decode

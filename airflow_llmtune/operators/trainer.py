@@ -252,6 +252,10 @@ class FineTuneLLMOperator(TrainerOperator):
         if self.hyperparameters is None and self._takes_hyperparameters:
             rule = "was given and has no value now"
             problems.add("hyperparameters", None, rule, "check that the upstream task returns that key")
+        output_uri: Any = self.output_uri  # whatever an upstream task returned
+        if output_uri is None:
+            fix = "say where the adapter goes; what was trained would be lost"
+            problems.add("output_uri", None, "has no value", fix)
         trainer = self.read_trainer(problems, output_uri=self.output_uri, checkpoint_steps=self.checkpoint_steps)
         annotations = self.input_annotations()
         return trial_template.training_manifest(trainer, "", "", {}, annotations, self.hyperparameters, problems)

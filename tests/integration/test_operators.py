@@ -17,7 +17,7 @@ from airflow_llmtune.exceptions import (
     TrainingFailedError,
 )
 from airflow_llmtune.operators.trainer import PyTorchJobOperator
-from airflow_llmtune.resources import experiment, pod, pytorch_job
+from airflow_llmtune.resources import experiment, job, pod, pytorch_job
 from tasks import LOSS, any_experiment, fine_tune, mine, raw_experiment, tune
 
 
@@ -124,6 +124,12 @@ def test_a_failed_fine_tune_names_the_cause(kubeconfig, run):
     operator = fine_tune(kubeconfig, model="/nowhere", trainer_args={"crash": True})
     with pytest.raises(TrainingFailedError, match="the model lies nowhere"):
         run.complete(operator)
+
+
+def test_a_fine_tune_whose_output_has_no_value_does_not_start(kubeconfig, run, ask):
+    with pytest.raises(AirflowFailException, match="`output_uri`=None has no value"):
+        run.complete(fine_tune(kubeconfig, output_uri=None))
+    assert ask(lambda client: client.list_all(job.KIND, "default", label_selector=mine(run)))[0] == []
 
 
 def test_a_fine_tune_as_pytorch_job_runs_master_and_worker(kubeconfig, run, ask):

@@ -18,13 +18,16 @@ from airflow_llmtune.exceptions import (
     TrainingFailedError,
     WaitTimeoutError,
 )
-from airflow_llmtune.resources import pod, train_job
+from airflow_llmtune.resources import experiment, pod, train_job
 from airflow_llmtune.resources.meta import Outcome, ResourceKind
 from airflow_llmtune.triggers.base import WAIT_TIMEOUT
 from tasks import any_train_job, fine_tune, mine, raw_train_job, tune
 from waiting import wait_for
 
 RUNTIME = ResourceKind("trainer.kubeflow.org", "v1alpha1", "TrainingRuntime", "trainingruntimes", strict=True)
+SECRET = ResourceKind("", "v1", "Secret", "secrets")
+VOLUME = {"name": "initializer", "emptyDir": {}}
+ANCESTOR = "trainer.kubeflow.org/trainjob-ancestor-step"
 ONCE = {"kind": "TrainingRuntime", "name": "torch-once"}
 MANUAL = Path(__file__).parents[2] / "docs" / "how-to" / "run-on-a-cluster.md"
 
@@ -89,6 +92,49 @@ def test_metrics_that_the_trainer_reported_to_the_trainer_api_are_the_result(kub
     patch = {"status": {"trainerStatus": told}}
     ask(lambda client: client.patch(train_job.KIND, "default", f"{name}/status", patch))
     assert run.complete(operator)["metrics"] == {"eval_loss": 1.25}
+
+
+def test_initializers_fetch_with_their_secret_before_the_trainer_starts(kubeconfig, run, ask, tmp_path):
+    secret = {"metadata": {"name": "hub"}, "stringData": {"HF_TOKEN": "hub-token"}}
+    if ask(lambda client: client.find(SECRET, "default", "hub")) is None:
+        ask(lambda client: client.create(SECRET, "default", {"apiVersion": "v1", "kind": "Secret", **secret}))
+    name = run.run_id.replace("_", "-")
+    ask(lambda client: client.create(RUNTIME, "default", fetching_runtime(name, tmp_path)))
+    asked = {
+        step: {"storageUri": f"hf://org/{step}", "secretRef": {"name": "hub"}, "env": [{"name": "WHAT", "value": step}]}
+        for step in ("dataset", "model")
+    }
+    manifest = raw_train_job(f"cat {tmp_path}/*.told > {tmp_path}/seen", initializer=asked)
+    manifest["spec"]["runtimeRef"] = {"kind": "TrainingRuntime", "name": name}
+    run.complete(any_train_job(kubeconfig, manifest))
+    told = {f"{step} hf://org/{step} hub-token" for step in ("dataset", "model")}
+    assert set((tmp_path / "seen").read_text().splitlines()) == told
+    assert "hub-token" not in str(manifest)
+
+
+def fetching_runtime(name: str, folder: Path) -> dict[str, Any]:
+    """Make a runtime with both initializers, as Kubeflow's own for fine-tuning have them."""
+
+    def step(job: str, ancestor: str, script: str, *after: str) -> dict[str, Any]:
+        mount = {"name": "initializer", "mountPath": "/workspace"}
+        container = {"name": job, "image": "busybox", "command": ["sh", "-c", script], "volumeMounts": [mount]}
+        pod_spec = {"restartPolicy": "Never", "containers": [container], "volumes": [VOLUME]}
+        template = {"metadata": {"labels": {ANCESTOR: ancestor}}, "spec": {"backoffLimit": 0}}
+        template["spec"]["template"] = {"spec": pod_spec}
+        waits = [{"name": other, "status": "Complete"} for other in after]
+        return {"name": job, "template": template, **({"dependsOn": waits} if waits else {})}
+
+    fetch = f'echo "$WHAT $STORAGE_URI $HF_TOKEN" > {folder}/$WHAT.told'
+    steps = [step(f"{what}-initializer", f"{what}-initializer", fetch) for what in ("dataset", "model")]
+    node = step("node", "trainer", "exit 1", *(one["name"] for one in steps))
+    labels = {"trainer.kubeflow.org/framework": "torch"}
+    spec = {"mlPolicy": {"numNodes": 1, "torch": {}}, "template": {"spec": {"replicatedJobs": [*steps, node]}}}
+    return {
+        "apiVersion": RUNTIME.api_version,
+        "kind": RUNTIME.kind,
+        "metadata": {"name": name, "labels": labels},
+        "spec": spec,
+    }
 
 
 @pytest.mark.parametrize("kind", ["Job", "PyTorchJob", "TrainJob"])
@@ -223,6 +269,22 @@ def test_a_patch_for_another_version_is_refused_and_not_dropped(kubeconfig, run,
     with pytest.raises(KubernetesApiError, match=f'unknown field "spec.{field}"'):
         run.complete(fine_tune(kubeconfig, job_options=options))
     assert found() == []
+
+
+@pytest.mark.parametrize(("version", "field"), [("2.0", "podSpecOverrides"), ("2.1", "podTemplateOverrides")])
+def test_a_trial_for_another_version_is_refused_before_katib_lets_parts_of_it_drop(
+    kubeconfig, run, ask, version, field
+):
+    options = {"job_kind": "TrainJob", "kubeflow_trainer_version": version, "service_account_name": "default"}
+    with pytest.raises(KubernetesApiError, match=f'unknown field "spec.{field}"'):
+        run.complete(tune(kubeconfig, job_options=options))
+    assert ask(lambda client: client.list_all(experiment.KIND, "default", label_selector=mine(run)))[0] == []
+
+
+def test_a_tuning_that_may_not_create_train_jobs_leaves_them_to_katib(kubeconfig, run, plane, jobs):
+    denied = 'trainjobs.trainer.kubeflow.org is forbidden: User "a" cannot create resource "trainjobs"'
+    plane.faults.add("/trainjobs\\?.*dryRun", code=403, message=denied, times=1)
+    assert run.complete(tune(kubeconfig, max_trial_count=2, job_options=jobs))["counts"]["succeeded"] == 2
 
 
 def test_mistakes_in_a_manifest_are_one_error_before_anything_is_created(kubeconfig, run, found):

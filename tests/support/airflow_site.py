@@ -48,6 +48,10 @@ class Site:
     def states(self, dag_id: str, run_id: str) -> dict[str, str]:
         return {item["task_id"]: item["state"] for item in self.airflow.task_instances(dag_id, run_id)}
 
+    def seconds(self, dag_id: str, run_id: str) -> float:
+        """Return how long the whole run took."""
+        return float(self.airflow.client.get(f"/dags/{dag_id}/dagRuns/{run_id}").json()["duration"])
+
     def logs(self, dag_id: str, run_id: str) -> str:
         """Return the logs of all tasks that failed, for the message of a test."""
         failed = [item for item in self.airflow.task_instances(dag_id, run_id) if item["state"] == "failed"]
@@ -74,9 +78,18 @@ def running_site(home: Path, dag_id: str) -> Iterator[Site]:
 
 def write_rows(folder: Path, *, offset: int) -> None:
     """Write questions about a number and the answers, ``offset`` more."""
+    _write(folder, lambda n: f"It is {n + offset}.")
+
+
+def write_surprising_rows(folder: Path) -> None:
+    """Write answers that the tiny model finds less likely than any others, whatever it was tuned to."""
+    _write(folder, lambda n: "V" * (8 + n % 4))
+
+
+def _write(folder: Path, answer: Callable[[int], str]) -> None:
     folder.mkdir(exist_ok=True)
     for split, rows in (("train", range(64)), ("eval", range(64, 80))):
-        lines = [json.dumps({"prompt": f"What is {n} plus?", "completion": f"It is {n + offset}."}) for n in rows]
+        lines = [json.dumps({"prompt": f"What is {n} plus?", "completion": answer(n)}) for n in rows]
         (folder / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
 
 

@@ -12,7 +12,7 @@ import pytest
 from kubernetes import client, config
 from moto.server import ThreadedMotoServer
 
-from tests.support.airflow_site import Site, running_site, trainers, until, write_rows
+from tests.support.airflow_site import Site, running_site, trainers, until, write_rows, write_surprising_rows
 
 QUICK = {"trials": 2, "trial_steps": 4, "epochs": 2.0}
 PROMPT = "What is 3 plus?"
@@ -142,7 +142,7 @@ def test_new_data_and_drift_start_a_retune(site):
     assert state == "success", site.logs("detect_drift", same)
     assert site.states("detect_drift", same)["detect"] == "skipped"
 
-    write_rows(site.home / "drifted", offset=1000)
+    write_surprising_rows(site.home / "drifted")
     drifted, state, _ = site.run("detect_drift", **{**conf, "dataset": str(site.home / "drifted")})
     assert state == "success", site.logs("detect_drift", drifted)
     assert site.states("detect_drift", drifted)["detect"] == "success"
