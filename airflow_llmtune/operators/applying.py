@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_llmtune.exceptions import ForeignObjectError, KubernetesApiError
-from airflow_llmtune.resources.meta import ResourceKind
+from airflow_llmtune.resources.meta import ResourceKind, path
 
 if TYPE_CHECKING:
     from airflow_llmtune.hooks.kubeflow import KubeflowClient
 
-__all__ = ["apply"]
+__all__ = ["apply", "differs"]
 
 JSON = dict[str, Any]
 # Answers of the API server to an input that no retry can mend.
@@ -36,3 +36,9 @@ async def apply(client: KubeflowClient, kind: ResourceKind, manifest: JSON, *, f
         if error.code in BAD_INPUT:
             raise AirflowFailException(f"{kind.kind} {name!r} was refused: {error}") from error
         raise
+
+
+def differs(preview: JSON, current: JSON) -> bool:
+    """Tell whether to apply it would change anything that anybody acts on."""
+    parts = (("spec",), ("metadata", "labels"), ("metadata", "annotations"))
+    return any((path(preview, *part) or {}) != (path(current, *part) or {}) for part in parts)

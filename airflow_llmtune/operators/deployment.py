@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -19,19 +19,20 @@ from airflow_llmtune.exceptions import (
     WaitTimeoutError,
 )
 from airflow_llmtune.links.kserve import EndpointLink
-from airflow_llmtune.operators.applying import apply
+from airflow_llmtune.operators.applying import apply, differs
 from airflow_llmtune.operators.claim import Claim
 from airflow_llmtune.operators.diagnosis import explain
 from airflow_llmtune.operators.endpoint import ask
+from airflow_llmtune.operators.model_asset import tell_outlets
 from airflow_llmtune.operators.waiting import WaitingOperator
-from airflow_llmtune.resources import deployment, inference_service, rollback_record
+from airflow_llmtune.resources import inference_service, rollback_record
 from airflow_llmtune.resources.meta import Outcome, Problems, ResourceKind, path
 from airflow_llmtune.resources.revision import REVISION_LABEL, read_revisions, stamped
 from airflow_llmtune.resources.rollout import SUPERSEDED, has_failed
 from airflow_llmtune.resources.smoke_test import SmokeTest
 from airflow_llmtune.triggers.base import API_ERROR, OBJECT_DELETED, WAIT_TIMEOUT
 from airflow_llmtune.triggers.kserve import InferenceServiceTrigger
-from airflow_llmtune.triggers.rollback import find_record, forget, keep_previous, roll_back
+from airflow_llmtune.triggers.rollback import ATTEMPTS, await_end, find_record, forget, keep_previous, roll_back
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -42,10 +43,8 @@ __all__ = ["DeploymentOperator"]
 
 JSON = dict[str, Any]
 ON_FAILURE = ("rollback", "keep")
-# What the object says then is not of this deployment, or there is nobody to say it.
-NOT_OURS = frozenset({SUPERSEDED, OBJECT_DELETED, API_ERROR})
-# KServe acts on a rollback within a second or two; the error need not wait for ever.
-ROLLBACK_SECONDS = 60.0
+# What the object says then is not of this deployment.
+NOT_OURS = frozenset({SUPERSEDED, OBJECT_DELETED})
 
 
 @dataclass(frozen=True)
@@ -62,14 +61,15 @@ class DeploymentOperator(WaitingOperator):
 
     The object keeps its author's name: many runs deploy to it, one after the other. A deployment that changes nothing
     ends at once. What served before is kept in a ControllerRevision until the deployment has ended, so that a retry,
-    also after a lost worker, goes back to that and not to what it left half done.
+    also after a lost worker, goes back to that and not to what it left half done. When the API server cannot be asked,
+    the deployment is left as it is for a retry to go on with; the last try goes back, if the server answers by then.
 
     :param smoke_test: ask the model once it serves: True, False, or ``{"prompt", "max_tokens", "expect"}``, where the
         answer has to match the regular expression ``expect``. A deployment whose model does not answer has failed.
     :param endpoint_conn_id: Airflow connection whose password goes with the smoke test as bearer token.
     :param on_failure: ``rollback``: what served before is applied again, or the object deleted when there was none;
         ``keep`` leaves it.
-    :param on_kill_action: the same, when a user ends the task.
+    :param on_kill_action: the same, when a user ends the task, other than by marking it as a success.
     :param force_conflicts: take fields that somebody else has set otherwise, such as with ``kubectl``.
     :param start_timeout: how long a new pod may wait for a node, or a Deployment get no further.
     :param wait_timeout: give up this long after the object was applied; one hour.
@@ -116,8 +116,8 @@ class DeploymentOperator(WaitingOperator):
         """
         raise NotImplementedError
 
-    def adapt(self, manifest: JSON, current: JSON | None, problems: Problems) -> JSON:  # noqa: ARG002
-        """Fit the manifest to what serves now; None before the first deployment."""
+    def adapt(self, manifest: JSON, current: JSON | None, problems: Problems, *, goes_on: bool) -> JSON:  # noqa: ARG002
+        """Fit the manifest to what serves now (``current``), as an earlier try may have left it (``goes_on``)."""
         return manifest
 
     def read_smoke_test(self, manifest: JSON, problems: Problems) -> SmokeTest | None:
@@ -146,6 +146,7 @@ class DeploymentOperator(WaitingOperator):
 
     def execute(self, context: Context) -> JSON:
         claim, manifest = Claim.of(context), self._checked_manifest()
+        self._read_token()  # A connection that is missing is told before anything was changed.
         self._claim = claim
         applied = asyncio.run(self._apply(claim, manifest))
         trigger = self._trigger(applied, context)
@@ -157,7 +158,8 @@ class DeploymentOperator(WaitingOperator):
     def execute_complete(self, context: Context, event: JSON) -> JSON:
         """Ask the model, and return where it is served; runs in a worker again after the trigger has fired."""
         claim = self._claim = Claim.of(context)
-        obj = asyncio.run(self._finish(event, claim))
+        is_last = context["ti"].try_number > context["ti"].max_tries
+        obj = asyncio.run(self._finish(event, claim, is_last=is_last))
         url, address_url = self.read_url(obj)
         self.endpoint_url = url or address_url
         try:
@@ -166,7 +168,9 @@ class DeploymentOperator(WaitingOperator):
             outcome = Outcome("Failed", "SmokeTestFailed", str(error))
             raise asyncio.run(self._fail(outcome, event["namespace"], event["name"], claim)) from error
         asyncio.run(self._forget(obj, claim))
-        return self._result(obj, url, address_url, asked)
+        result = self._result(obj, url, address_url, asked)
+        tell_outlets(context, self, result)
+        return result
 
     async def abandon(self, claim: Claim) -> None:
         manifest = self.build_manifest(Problems())
@@ -198,25 +202,41 @@ class DeploymentOperator(WaitingOperator):
     async def _apply(self, claim: Claim, manifest: JSON) -> Applied:
         namespace, name = await self._namespace(manifest), manifest["metadata"]["name"]
         async with self.hook.connect() as client:
-            current = await client.find(self.resource_kind, namespace, name)
-            desired = self._desired(manifest, current, namespace)
-            preview = await self._send(client, desired, dry_run=True)
-            record = await find_record(client, self.resource_kind, namespace, name)
-            under_way = rollback_record.wrote(record, current)
-            if current is not None and not _differs(preview, current) and not under_way:
-                self.log.info("%s %s is as it should be", self.resource_kind.kind, name)
-                return Applied(current, datetime.now(UTC))
-            if self.on_failure == "rollback" or self.on_kill_action == "rollback":
-                record = await keep_previous(client, self.resource_kind, preview, current, claim.owner)
-            obj = await self._send(client, desired)
-            self.log.info("Applied %s %s in namespace %s", self.resource_kind.kind, name, namespace)
-            began = path(record, "metadata", "creationTimestamp") if under_way else None
-            return Applied(obj, datetime.fromisoformat(began) if began else datetime.now(UTC))
+            for attempt in range(1, ATTEMPTS + 1):
+                current = await client.find(self.resource_kind, namespace, name)
+                record = await find_record(client, self.resource_kind, namespace, name)
+                goes_on = rollback_record.goes_on(record, current, _epoch(claim))
+                desired = self._desired(manifest, current, namespace, goes_on=goes_on)
+                try:
+                    return await self._apply_once(client, claim, desired, current, record)
+                except KubernetesApiError as error:
+                    if error.code != 409 or current is None or attempt == ATTEMPTS:
+                        raise
+        raise AssertionError("unreachable")
 
-    def _desired(self, manifest: JSON, current: JSON | None, namespace: str) -> JSON:
+    async def _apply_once(
+        self, client: KubeflowClient, claim: Claim, desired: JSON, current: JSON | None, record: JSON | None
+    ) -> Applied:
+        """Raise a conflict when somebody has changed the object since ``current`` was read: it is what is kept."""
+        kind, namespace, name = self.resource_kind, desired["metadata"]["namespace"], desired["metadata"]["name"]
+        preview = await self._send(client, desired, dry_run=True)
+        since = datetime.now(UTC)
+        if current is not None and not differs(preview, current) and not rollback_record.wrote(record, current):
+            self.log.info("%s %s is as it should be", kind.kind, name)
+            return Applied(current, since)
+        if self.on_failure == "rollback" or self.on_kill_action == "rollback":
+            kept = await keep_previous(client, kind, preview, current, claim.owner, _epoch(claim))
+            since = rollback_record.began(kept)
+        if current is not None:
+            version = current["metadata"]["resourceVersion"]
+            desired = {**desired, "metadata": {**desired["metadata"], "resourceVersion": version}}
+        obj = await self._send(client, desired)
+        self.log.info("Applied %s %s in namespace %s", kind.kind, name, namespace)
+        return Applied(obj, since)
+
+    def _desired(self, manifest: JSON, current: JSON | None, namespace: str, *, goes_on: bool) -> JSON:
         problems = Problems()
-        stamped_manifest = {**manifest, "spec": stamped(manifest["spec"])}
-        desired = self.adapt(stamped_manifest, current, problems)
+        desired = self.adapt({**manifest, "spec": stamped(manifest["spec"])}, current, problems, goes_on=goes_on)
         self._raise_problems(problems)
         return {**desired, "metadata": {**desired["metadata"], "namespace": namespace}}
 
@@ -239,25 +259,27 @@ class DeploymentOperator(WaitingOperator):
         )
 
     async def _look(self, trigger: InferenceServiceTrigger) -> Outcome:
-        async with self.hook.connect() as client:
-            return await trigger.look(client)
+        try:
+            async with self.hook.connect() as client:
+                return await trigger.look(client)
+        except KubernetesApiError as error:
+            return Outcome("Failed", API_ERROR, str(error))
 
-    async def _finish(self, event: JSON, claim: Claim) -> JSON:
+    async def _finish(self, event: JSON, claim: Claim, *, is_last: bool) -> JSON:
         outcome, name, namespace = Outcome.from_event(event), event["name"], event["namespace"]
+        if outcome.reason == API_ERROR:
+            told = [await self._go_back(namespace, name, claim)] if is_last else []
+            raise KubernetesApiError("\n  ".join([outcome.message, *told]), reason=API_ERROR)
         if outcome.phase != "Succeeded":
             raise await self._fail(outcome, namespace, name, claim)
         async with self.hook.connect() as client:
             obj = await client.find(self.resource_kind, namespace, name)
         if obj is None or obj["metadata"]["uid"] != event["uid"]:
-            raise OutcomeError(
-                f"{self.resource_kind.kind} {name} in namespace {namespace} was deleted as soon as it served"
-            )
+            raise OutcomeError(f"{self.resource_kind.kind} {name} in namespace {namespace} was deleted once it served")
         return obj
 
     async def _fail(self, outcome: Outcome, namespace: str, name: str, claim: Claim) -> Exception:
         """Bring back what served before, and return the error that tells all of it."""
-        if outcome.reason == API_ERROR:
-            return KubernetesApiError(outcome.message, reason=API_ERROR)
         where = f"{self.resource_kind.kind} {name} in namespace {namespace}"
         lines = [f"{where} was not deployed: {outcome.reason}: {outcome.message}"]
         async with self.hook.connect() as client:
@@ -265,30 +287,31 @@ class DeploymentOperator(WaitingOperator):
             revisions = [] if obj is None else read_revisions(obj["spec"])
             if revisions:
                 lines += await self._explain(client, namespace, name, revisions)
-            if self.on_failure == "rollback":
-                lines.append(await roll_back(client, self.resource_kind, namespace, name, claim.owner))
-                if (
-                    revisions and inference_service.deployment_mode(obj) != "Knative"
-                ):  # there the version before has kept its pods
-                    await self._await_end(client, namespace, name, revisions)
+        lines.append(await self._go_back(namespace, name, claim))
+        # In Knative mode the version before has kept its pods.
+        if self.on_failure == "rollback" and revisions and inference_service.deployment_mode(obj) != "Knative":
+            with suppress(KubernetesApiError):
+                async with self.hook.connect() as client:
+                    selector = self.trigger_class.pod_selector(name)
+                    await await_end(client, self.resource_kind, namespace, name, selector, revisions)
         error = WaitTimeoutError if outcome.reason == WAIT_TIMEOUT else DeploymentFailedError
         return error("\n  ".join(lines))
+
+    async def _go_back(self, namespace: str, name: str, claim: Claim) -> str:
+        try:
+            async with self.hook.connect() as client:
+                if self.on_failure == "rollback":
+                    return await roll_back(client, self.resource_kind, namespace, name, claim.owner)
+                await forget(client, self.resource_kind, namespace, name, claim.owner)
+                return "It was left as it is: on_failure='keep'"
+        except KubernetesApiError as error:
+            # It must not hide why the deployment failed.
+            record = rollback_record.record_name(self.resource_kind, name)
+            return f"It could not be rolled back: {error}. What served before is in ControllerRevision {record!r}"
 
     async def _explain(self, client: KubeflowClient, namespace: str, name: str, revisions: Sequence[str]) -> list[str]:
         selector = f"{self.trigger_class.pod_selector(name)},{REVISION_LABEL} in ({','.join(revisions)})"
         return await explain(client, namespace, name, selector)
-
-    async def _await_end(self, client: KubeflowClient, namespace: str, name: str, revisions: Sequence[str]) -> None:
-        """Wait until no Deployment is to run what failed any more; the version before serves on its own."""
-        end = time.monotonic() + ROLLBACK_SECONDS
-        while time.monotonic() < end:
-            obj = await client.find(self.resource_kind, namespace, name)
-            gone = set(revisions) - set(read_revisions(obj["spec"]) if obj else [])
-            selector = self.trigger_class.pod_selector(name)
-            found, _ = await client.list_all(deployment.KIND, namespace, label_selector=selector)
-            if not gone & {deployment.revision(item) for item in found}:
-                return
-            await asyncio.sleep(0.5)
 
     async def _forget(self, obj: JSON, claim: Claim) -> None:
         async with self.hook.connect() as client:
@@ -302,10 +325,10 @@ class DeploymentOperator(WaitingOperator):
         endpoint = (address_url or url) if inside else (url or address_url)
         if endpoint is None:
             raise DeploymentFailedError("The smoke test failed: the status names no URL")
-        token = None
-        if self.endpoint_conn_id is not None:
-            token = Connection.get(self.endpoint_conn_id).password
-        return ask(endpoint, test, token, self.log.info)
+        return ask(endpoint, test, self._read_token(), self.log.info)
+
+    def _read_token(self) -> str | None:
+        return None if self.endpoint_conn_id is None else Connection.get(self.endpoint_conn_id).password
 
     def _result(self, obj: JSON, url: str | None, address_url: str | None, asked: JSON | None) -> JSON:
         metadata = obj["metadata"]
@@ -322,7 +345,5 @@ class DeploymentOperator(WaitingOperator):
         }
 
 
-def _differs(preview: JSON, current: JSON) -> bool:
-    """Tell whether to apply it would change anything that anybody acts on."""
-    parts = (("spec",), ("metadata", "labels"), ("metadata", "annotations"))
-    return any((path(preview, *part) or {}) != (path(current, *part) or {}) for part in parts)
+def _epoch(claim: Claim) -> str:
+    return "/".join(map(str, (*claim.who, claim.epoch)))

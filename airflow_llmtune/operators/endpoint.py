@@ -39,8 +39,9 @@ def _send(client: httpx.Client, url: str, test: SmokeTest, deadline: float, log:
         failure, passing = f"{url}{path} cannot be reached", True
         try:
             response = client.post(f"{url}{path}", json=body)
-        except httpx.TransportError as error:
+        except (httpx.RequestError, httpx.InvalidURL) as error:
             failure = f"{failure}: {error or type(error).__name__}"
+            passing = isinstance(error, httpx.TransportError)
         else:
             if response.is_success:
                 return response

@@ -47,7 +47,7 @@ class InferenceServiceOperator(DeploymentOperator):
         check = inference_service.check_manifest
         return read_manifest("inference_service", self.inference_service, check, problems)
 
-    def adapt(self, manifest: JSON, current: JSON | None, problems: Problems) -> JSON:  # noqa: ARG002
+    def adapt(self, manifest: JSON, current: JSON | None, problems: Problems, *, goes_on: bool) -> JSON:  # noqa: ARG002
         return {**manifest, "spec": canary.kept_name(current, manifest["spec"])}
 
     def read_smoke_test(self, manifest: JSON, problems: Problems) -> SmokeTest | None:
@@ -189,7 +189,7 @@ class DeployLLMOperator(DeploymentOperator):
             problems=problems,
         ).to_manifest()
 
-    def adapt(self, manifest: JSON, current: JSON | None, problems: Problems) -> JSON:
+    def adapt(self, manifest: JSON, current: JSON | None, problems: Problems, *, goes_on: bool) -> JSON:  # noqa: ARG002
         if self._is_llm:
             return manifest
         if self.canary_traffic_percent is None:
@@ -245,11 +245,13 @@ class CanaryTrafficOperator(DeploymentOperator):
             problems.add("name", self.name, "is not a name", "give that of the InferenceService")
         return {"metadata": {"name": self.name}, "spec": {}}
 
-    def adapt(self, manifest: JSON, current: JSON | None, problems: Problems) -> JSON:
+    def adapt(self, manifest: JSON, current: JSON | None, problems: Problems, *, goes_on: bool) -> JSON:
         if current is None:
             problems.add("name", self.name, "is no InferenceService of this namespace", "deploy one first")
             return manifest
         whole_now = whole_manifest(inference_service.KIND, current)
+        if goes_on and canary.share(current["spec"]) is None:
+            return whole_now  # It was promoted or ended by an earlier try.
         return {**whole_now, "spec": canary.with_traffic(current, whole(self.percent) or 0, problems)}
 
     def read_smoke_test(self, manifest: JSON, problems: Problems) -> SmokeTest | None:

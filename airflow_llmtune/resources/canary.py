@@ -14,7 +14,7 @@ from airflow_llmtune.resources.meta import Problems, path
 from airflow_llmtune.resources.revision import read_revision
 from airflow_llmtune.resources.rollback_record import whole_manifest
 
-__all__ = ["kept_name", "traffic_of", "with_canary", "with_traffic"]
+__all__ = ["kept_name", "share", "traffic_of", "with_canary", "with_traffic"]
 
 JSON = dict[str, Any]
 _CONTAINER = "kserve-container"
@@ -42,13 +42,17 @@ def with_canary(
         rule = "needs a version that gets the other requests, and there is no such InferenceService"
         problems.add("canary_traffic_percent", percent, rule, "leave it out for the first deployment")
         return dict(manifest)
-    new = manifest["spec"]["predictor"]
-    if deployment_mode(current) == "Knative":
-        return {**manifest, "spec": {**manifest["spec"], "predictor": {**new, "canaryTrafficPercent": percent}}}
-    stable = current["spec"]["predictor"]
-    if read_revision(new) == read_revision(stable):
+    new, stable = manifest["spec"]["predictor"], current["spec"]["predictor"]
+    is_knative = deployment_mode(current) == "Knative"
+    # In Knative mode what is tried already is the predictor itself.
+    if read_revision(new) == read_revision(stable) and not (is_knative and share(current["spec"]) is not None):
         rule = "would go to the version that serves already"
         problems.add("canary_traffic_percent", percent, rule, "deploy another model, or leave it out")
+    if is_knative:
+        return {**manifest, "spec": {**manifest["spec"], "predictor": {**new, "canaryTrafficPercent": percent}}}
+    if percent == 0:
+        rule = "starts no pod in Standard mode, so nothing would be tried"
+        problems.add("canary_traffic_percent", percent, rule, "give 1 or more, or use Knative mode")
     if new.get("storageUris"):
         rule = "needs Knative mode for an adapter: KServe fetches no `storageUris` for a canary in Standard mode"
         fix = "deploy a merged model, or base and adapter from absolute paths of a mounted volume"
@@ -82,6 +86,14 @@ def with_traffic(current: Mapping[str, Any], percent: int, problems: Problems) -
     else:
         canaries[0]["trafficPercent"] = percent
     return spec
+
+
+def share(spec: Mapping[str, Any]) -> int | None:
+    """Percent of the requests that a canary is to get; None without one."""
+    if canaries := spec.get("canary"):
+        return sum(entry.get("trafficPercent") or 0 for entry in canaries)
+    percent: int | None = path(spec, "predictor", "canaryTrafficPercent")
+    return percent
 
 
 def traffic_of(percent: int | None) -> int | None:

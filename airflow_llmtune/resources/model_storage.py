@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from airflow_llmtune.resources.meta import Problems
 
 __all__ = ["ModelStorage"]
+
+_CLAIM = re.compile(r"pvc://[^/]+/(.+)")
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,13 @@ class ModelStorage:
         if source.flag.startswith("s3://"):
             return cls(uri=source.flag)
         return cls(path=source.flag.removeprefix("file://"))
+
+    def folder(self, mount_path: str) -> str:
+        """Where it lies in a pod, as one of ``storageUris``: KServe mounts the whole claim, without the path in it."""
+        if self.path is not None:
+            return self.path
+        claim = _CLAIM.fullmatch(str(self.uri))
+        return f"{mount_path}/{claim[1]}" if claim is not None else mount_path
 
 
 def _from_hub(argument: str, source: Source, problems: Problems) -> ModelStorage | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_llmtune.resources import deployment, inference_service, pod
+from airflow_llmtune.resources import canary, deployment, inference_service, pod
 from airflow_llmtune.resources.meta import Outcome, path
 from airflow_llmtune.resources.revision import read_revision, read_revisions
 
@@ -46,11 +46,16 @@ class Rollout:
 
 
 def read_rollout(obj: JSON, deployments: Sequence[JSON], pods: Sequence[JSON], want: Rollout, now: float) -> Outcome:
-    if not set(want.revisions) <= set(read_revisions(obj["spec"])):
+    is_other = want.traffic not in (None, canary.share(obj["spec"]))
+    if is_other or not set(want.revisions) <= set(read_revisions(obj["spec"])):
         return Outcome("Failed", SUPERSEDED, "somebody else has changed it since")
-    ours = _newest([item for item in deployments if deployment.revision(item) in want.revisions])
+    newest = _newest(deployments)
+    ours = [item for item in newest if deployment.revision(item) in want.revisions]
+    # An earlier revision may be of the same version, with pods that an earlier try has left.
+    serving = {deployment.knative_revision(item) for item in newest} | {None}
+    own_pods = [item for item in pods if deployment.knative_revision(item) in serving]
     late = now - want.started > want.start_timeout
-    failure = _failed_pod(pods, want, late=late) or _failed_deployment(ours, late=late)
+    failure = _failed_pod(own_pods, want, late=late) or _failed_deployment(ours, late=late)
     if failure is None and (not want.had_failed or now - want.started > _STALE_SECONDS):
         failure = _failed_status(obj, deployments, pods, want)
     if failure is not None:
@@ -70,9 +75,10 @@ def has_failed(obj: JSON) -> bool:
 
 
 def _newest(deployments: Sequence[JSON]) -> list[JSON]:
-    """In Knative mode an earlier revision may be of the same version; it is on its way to no pods."""
-    last = max((name for item in deployments if (name := deployment.knative_revision(item))), default=None)
-    return [item for item in deployments if deployment.knative_revision(item) in (None, last)]
+    """In Knative mode each component has one for each of its revisions; the last counts."""
+    names = sorted(name for item in deployments if (name := deployment.knative_revision(item)))
+    last = {name.rpartition("-")[0]: name for name in names}
+    return [item for item in deployments if deployment.knative_revision(item) in (None, *last.values())]
 
 
 def _is_missing(obj: JSON, ours: Sequence[JSON], want: Rollout) -> bool:
@@ -140,7 +146,10 @@ def _read_status(obj: JSON, ours: Sequence[JSON], want: Rollout) -> Outcome:
     states = {entry.get("type"): entry.get("status") for entry in path(obj, "status", "conditions") or []}
     if states.get("Ready") != "True" or states.get("CanaryPredictorReady", "True") != "True":
         return Outcome("Running", "", f"it is not ready yet{_complaint(obj)}")
-    if want.traffic is not None and (share := _traffic(obj)) != want.traffic:
+    if path(obj, "status", "canaryStatuses") and not obj["spec"].get("canary"):
+        return Outcome("Running", "", "the canary before is not gone yet")
+    wanted = 100 if canary.share(obj["spec"]) is None else want.traffic
+    if wanted is not None and (share := _traffic(obj)) != wanted:
         return Outcome("Running", "", f"the newest version gets {share} % of the requests")
     return Outcome("Succeeded", "Ready", "served")
 

@@ -104,7 +104,7 @@ class ServingSpec:
             deployment_mode=deployment_mode and problems.choice("deployment_mode", deployment_mode, MODES),
             args=_read_args(model_args, problems),
             env=read_env(env, problems),
-            resources=read_resources("resources", resources, problems),
+            resources=read_resources("resources_per_replica", resources, problems),
             min_replicas=_read_count("min_replicas", min_replicas, 0, problems),
             max_replicas=_read_count("max_replicas", max_replicas, 1, problems),
             service_account_name=service_account_name,
@@ -162,7 +162,7 @@ class ServingSpec:
         is_vllm = self.runtime == "vllm"
         base_name = self.served_name if self.adapter is None else self._base_name
         args = [f"--{'served-model-name' if is_vllm else 'model_name'}={base_name}"]
-        path = self.model.path or (None if self.adapter is None else _BASE_PATH)
+        path = self.model.path if self.adapter is None else self.model.folder(_BASE_PATH)
         if path is not None:  # else it is where KServe puts a single model, and both servers look there
             args.append(f"--{'model' if is_vllm else 'model_dir'}={path}")
         if self.adapter is None:
@@ -172,7 +172,7 @@ class ServingSpec:
         args.append("--enable-lora")
         if self.max_lora_rank is not None:
             args.append(f"--max-lora-rank={self.max_lora_rank}")
-        module = {"name": self.served_name, "path": self.adapter.path or _ADAPTER_PATH}
+        module = {"name": self.served_name, "path": self.adapter.folder(_ADAPTER_PATH)}
         return [*args, f"--lora-modules={json.dumps(module, separators=(',', ':'))}"]
 
     def _llm_inference_service(self) -> dict[str, Any]:

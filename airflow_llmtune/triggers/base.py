@@ -19,7 +19,16 @@ from airflow_llmtune.resources.meta import OWNER_ANNOTATION, Outcome, ResourceKi
 if TYPE_CHECKING:
     from airflow_llmtune.hooks.kubeflow import KubeflowClient, KubeflowHook
 
-__all__ = ["API_ERROR", "OBJECT_DELETED", "WAIT_TIMEOUT", "OnKillAction", "WaitTrigger", "follow", "follow_all"]
+__all__ = [
+    "API_ERROR",
+    "ENDED_STATES",
+    "OBJECT_DELETED",
+    "WAIT_TIMEOUT",
+    "OnKillAction",
+    "WaitTrigger",
+    "follow",
+    "follow_all",
+]
 
 JSON = dict[str, Any]
 OnKillAction = Literal["delete", "keep"]
@@ -121,6 +130,7 @@ class WaitTrigger(BaseTrigger):
     """
 
     kind: ClassVar[ResourceKind]
+    ended_states: ClassVar[frozenset[str]] = ENDED_STATES
 
     def __init__(
         self,
@@ -235,7 +245,7 @@ class WaitTrigger(BaseTrigger):
         if self._fired or self.on_kill_action == "keep" or self.task_instance is None:
             return
         state = await _task_state(self.task_instance)
-        if state not in ENDED_STATES:
+        if state not in self.ended_states:
             self.log.info("%s %s is kept: the task is %s", self.kind.kind, self.name, state)
             return
         async with self.hook.connect() as client:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_llmtune.resources import deployment, inference_service, llm_inference_service, pod
 from airflow_llmtune.resources.meta import Outcome, ResourceKind
 from airflow_llmtune.resources.rollout import Rollout, read_rollout
-from airflow_llmtune.triggers.base import OBJECT_DELETED, WaitTrigger, follow_all
+from airflow_llmtune.triggers.base import ENDED_STATES, OBJECT_DELETED, WaitTrigger, follow_all
 from airflow_llmtune.triggers.rollback import roll_back
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class InferenceServiceTrigger(WaitTrigger):
     """
 
     kind: ClassVar[ResourceKind] = inference_service.KIND
+    # Who marks a deployment as a success takes what was deployed.
+    ended_states = ENDED_STATES - {"success"}
 
     def __init__(
         self,

@@ -9,19 +9,32 @@ import uuid
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk import Asset
+from airflow.sdk.exceptions import AirflowFailException, AirflowNotFoundException
 
 from airflow_llmtune.controlplane import ControlPlane
-from airflow_llmtune.exceptions import DeploymentFailedError, ForeignObjectError, WaitTimeoutError
+from airflow_llmtune.exceptions import (
+    DeploymentFailedError,
+    ForeignObjectError,
+    KubernetesApiError,
+    WaitTimeoutError,
+)
+from airflow_llmtune.operators import deployment as deployment_module
 from airflow_llmtune.operators.claim import Claim
 from airflow_llmtune.resources import inference_service, llm_inference_service, rollback_record
 from airflow_llmtune.resources.inference_service import KIND
-from airflow_llmtune.resources.meta import ResourceKind
+from airflow_llmtune.resources.meta import Outcome, ResourceKind
 from airflow_llmtune.resources.revision import read_revisions
+from airflow_llmtune.triggers import base as triggers_base
+from airflow_llmtune.triggers.base import API_ERROR
+from airflow_llmtune.triggers.kserve import InferenceServiceTrigger
+from airflow_llmtune.triggers.rollback import keep_previous
+from asset_state import AssetRun, AssetStates
 from deployments import ENDPOINT_CONN_ID, Clients, apply_service, deploy, raw_service, shift
 from model_image import make_model_image
 from task_run import Run
@@ -85,6 +98,14 @@ def test_a_model_is_served_and_the_same_again_changes_nothing(
     assert record() is None
 
 
+def test_the_event_of_an_outlet_tells_where_the_model_is_served(kubeconfig: str, name: str, token: str) -> None:
+    serving = Asset("serving")
+    run = AssetRun(AssetStates())
+    result = run.complete(deploy(kubeconfig, name, outlets=[serving]))
+    extra = run.outlet_events[serving].extra
+    assert (extra["url"], extra["revision"]) == (result["url"], result["revision"])
+
+
 @MODES
 @pytest.mark.parametrize(
     ("changes", "told"),
@@ -122,7 +143,9 @@ def test_an_update_loses_no_request(kubeconfig: str, name: str, clients: Clients
     assert clients.failures == []
 
 
-def test_a_first_version_that_breaks_is_deleted(kubeconfig: str, name: str, service: Any, record: Any) -> None:
+def test_a_first_version_that_breaks_is_deleted(
+    kubeconfig: str, name: str, token: str, service: Any, record: Any
+) -> None:
     with pytest.raises(DeploymentFailedError, match="there was no version before"):
         Run().complete(deploy(kubeconfig, name, "/models/broken"))
     assert (service(), record()) == (None, None)
@@ -131,11 +154,12 @@ def test_a_first_version_that_breaks_is_deleted(kubeconfig: str, name: str, serv
 def test_a_failed_version_is_kept_when_the_author_wants_it(
     kubeconfig: str, name: str, token: str, service: Any, record: Any
 ) -> None:
-    broken = deploy(kubeconfig, name, "/models/broken", on_failure="keep", on_kill_action="keep")
-    with pytest.raises(DeploymentFailedError):
-        Run().complete(broken)
+    with pytest.raises(DeploymentFailedError, match="It was left as it is: on_failure='keep'"):
+        Run().complete(deploy(kubeconfig, name, "/models/broken", on_failure="keep"))
     assert service() is not None
+    # Else the next deployment would go on with this one, and with its deadline.
     assert record() is None
+    assert Run().complete(deploy(kubeconfig, name, on_failure="keep"))["smoke_test"] is not None
 
 
 def test_a_retry_after_a_lost_worker_goes_back_to_what_served_before_the_first_try(
@@ -148,6 +172,93 @@ def test_a_retry_after_a_lost_worker_goes_back_to_what_served_before_the_first_t
     with pytest.raises(DeploymentFailedError, match="rolled back to the version before"):
         run.complete(deploy(kubeconfig, name, "/models/broken-too", deployment_mode="Standard"))
     assert service()["spec"] == before
+
+
+def test_a_retry_goes_on_waiting_and_a_later_run_has_its_own_time(
+    kubeconfig: str, name: str, token: str, service: Any
+) -> None:
+    Run().complete(deploy(kubeconfig, name, deployment_mode="Standard"))
+    before, run = service()["spec"], Run()
+    broken = deploy(kubeconfig, name, "/models/broken", deployment_mode="Standard")
+    first, again, later = run.defer(broken), run.defer(broken), Run()
+    assert again.deadline == first.deadline
+    # And back to what served before the first of them.
+    assert later.defer(broken).deadline > first.deadline
+    with pytest.raises(DeploymentFailedError, match="rolled back to the version before"):
+        later.complete(broken)
+    assert service()["spec"] == before
+
+
+@pytest.mark.parametrize(("tries", "told"), [(1, ""), (2, "\n  It was rolled back to the version before")])
+def test_an_api_server_that_could_not_be_asked_leaves_the_deployment_to_the_retry_if_there_is_one(
+    kubeconfig: str, name: str, token: str, service: Any, tries: int, told: str
+) -> None:
+    Run().complete(deploy(kubeconfig, name, deployment_mode="Standard"))
+    before, run = service()["spec"], Run()
+    operator = deploy(kubeconfig, name, "/models/slow-second", deployment_mode="Standard")
+    for _ in range(tries):
+        trigger = run.defer(operator)
+    event = Outcome("Failed", API_ERROR, "no answer").to_event(name, "default", trigger.uid)
+    with pytest.raises(KubernetesApiError) as failed:
+        operator.execute_complete(run.context(), event)
+    assert str(failed.value) == f"no answer{told}"
+    assert (service()["spec"] == before) == bool(told)
+
+
+def test_what_failed_is_told_also_when_it_cannot_be_rolled_back(
+    kubeconfig: str, name: str, token: str, record: Any, ask: Any
+) -> None:
+    Run().complete(deploy(kubeconfig, name, deployment_mode="Standard"))
+    run, operator = Run(), deploy(kubeconfig, name, "/models/slow-second", deployment_mode="Standard")
+    trigger = run.defer(operator)
+    # As if KServe took the version before no more.
+    spoilt = {"data": {"previous": {"spec": {"predictor": {"model": None}}}}}
+    kept = record()["metadata"]["name"]
+    ask(lambda client: client.patch(rollback_record.KIND, "default", kept, spoilt))
+    event = Outcome("Failed", "OOMKilled", "too big").to_event(name, "default", trigger.uid)
+    with pytest.raises(DeploymentFailedError) as failed:
+        operator.execute_complete(run.context(), event)
+    told = r"(?s)was not deployed: OOMKilled: too big\n.*It could not be rolled back: .* answered 4\d\d .*-rollback'$"
+    assert re.search(told, str(failed.value))
+    assert record() is not None
+
+
+def test_a_change_of_somebody_else_meanwhile_is_what_is_kept(
+    kubeconfig: str, name: str, token: str, service: Any, ask: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Run().complete(deploy(kubeconfig, name, deployment_mode="Standard"))
+    by_hand = {"spec": {"predictor": {"timeout": 77}}}
+
+    async def meanwhile(client: Any, *args: Any) -> Any:
+        if not seen:
+            seen.append(await client.patch(KIND, "default", name, by_hand))
+        return await keep_previous(client, *args)
+
+    seen: list[Any] = []
+    monkeypatch.setattr(deployment_module, "keep_previous", meanwhile)
+    with pytest.raises(DeploymentFailedError, match="rolled back to the version before"):
+        Run().complete(deploy(kubeconfig, name, "/models/broken", deployment_mode="Standard"))
+    assert service()["spec"]["predictor"]["timeout"] == 77
+
+
+def test_of_two_tasks_at_once_neither_takes_the_others_half_done_version_for_the_one_before(
+    kubeconfig: str, name: str, token: str, service: Any, ask: Any
+) -> None:
+    Run().complete(deploy(kubeconfig, name, deployment_mode="Standard"))
+    first = service()
+    second, third = ({**first, "spec": {"predictor": {"timeout": seconds}}} for seconds in (2, 3))
+    for owner, preview, current in (("a", second, first), ("b", third, first), ("b", third, second)):
+        kept = ask(lambda client, call=(preview, current, owner): keep_previous(client, KIND, *call, "now"))
+    assert rollback_record.belongs_to(kept, "b")
+    assert rollback_record.previous_manifest(kept)["spec"] == first["spec"]
+
+
+def test_a_connection_that_is_missing_is_told_before_anything_is_changed(
+    kubeconfig: str, name: str, service: Any
+) -> None:
+    with pytest.raises(AirflowNotFoundException, match="nowhere"):
+        Run().complete(deploy(kubeconfig, name, endpoint_conn_id="nowhere"))
+    assert service() is None
 
 
 def test_what_somebody_else_has_changed_since_is_left_alone(
@@ -207,6 +318,23 @@ def test_a_killed_task_gives_back_what_served_before(kubeconfig: str, name: str,
     assert service()["spec"] == before
 
 
+@pytest.mark.parametrize(("state", "is_kept"), [("success", True), ("deferred", True), ("failed", False)])
+async def test_a_user_who_ends_the_task_as_a_failure_takes_the_deployment_back(
+    kubeconfig: str, name: str, token: str, service: Any, monkeypatch: pytest.MonkeyPatch, state: str, is_kept: bool
+) -> None:
+    run = Run()
+    trigger = await asyncio.to_thread(run.defer, deploy(kubeconfig, name, "/models/slow-first"))
+    trigger.task_instance = SimpleNamespace(id=run.ti_id, dag_id="d", task_id="t", run_id="r", map_index=-1)
+
+    async def task_state(ti: Any) -> str:
+        return state
+
+    # The state comes from Airflow's supervisor, which only a real triggerer has.
+    monkeypatch.setattr(triggers_base, "_task_state", task_state)
+    await trigger.on_kill()
+    assert (await asyncio.to_thread(service) is not None) == is_kept
+
+
 def test_a_deployment_that_takes_too_long_is_rolled_back(kubeconfig: str, name: str, token: str, service: Any) -> None:
     Run().complete(deploy(kubeconfig, name, deployment_mode="Standard"))
     before = service()["spec"]
@@ -237,6 +365,31 @@ def test_a_canary_gets_its_share_then_all_requests(
     run = Run()
     run.complete(deploy(kubeconfig, name, "/models/second", deployment_mode=mode))
     assert run.deferrals == 0
+
+
+@MODES
+def test_a_promotion_that_lost_its_worker_is_ended_by_the_retry(
+    kubeconfig: str, name: str, clients: Clients, record: Any, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Run().complete(deploy(kubeconfig, name, deployment_mode=mode))
+    Run().complete(deploy(kubeconfig, name, "/models/second", deployment_mode=mode, canary_traffic_percent=20))
+    run, promote = Run(), shift(kubeconfig, name, 100)
+
+    async def lost(*args: Any) -> None:
+        raise RuntimeError("the worker is lost")
+
+    with monkeypatch.context() as at_once:
+        at_once.setattr(InferenceServiceTrigger, "look", lost)
+        with pytest.raises(RuntimeError, match="is lost"):
+            run.complete(promote)
+    assert record() is not None
+    run.complete(promote)
+    assert record() is None
+    with clients:
+        _expect_share(clients, "/models/second", 1, 1)
+    # For any other task there is nothing to promote.
+    with pytest.raises(AirflowFailException, match="deploy one with"):
+        Run().complete(promote)
 
 
 @MODES

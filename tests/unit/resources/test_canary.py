@@ -73,6 +73,7 @@ def test_in_knative_mode_the_new_predictor_gets_the_percentage():
     [
         (None, service("b"), "needs a version that gets the other requests"),
         (service("a"), service("a"), "would go to the version that serves already"),
+        (service("a", "Knative"), service("a"), "would go to the version that serves already"),
         (
             service("a"),
             service("b", storageUris=[{"uri": "s3://b/a", "mountPath": "/mnt/models/adapter"}]),
@@ -83,6 +84,16 @@ def test_in_knative_mode_the_new_predictor_gets_the_percentage():
 def test_a_canary_that_cannot_be_is_told(current, new, told):
     (found,) = tried(current, new)[1]
     assert told in found
+
+
+def test_what_is_tried_in_knative_mode_may_be_tried_again():
+    assert tried(service("b", "Knative", canaryTrafficPercent=10), service("b"), 20)[1] == []
+
+
+def test_a_canary_without_requests_has_pods_in_knative_mode_only():
+    (found,) = tried(service("a"), service("b"), 0)[1]
+    assert "`canary_traffic_percent`=0 starts no pod in Standard mode" in found
+    assert tried(service("a", "Knative"), service("b"), 0)[1] == []
 
 
 @pytest.mark.parametrize("percent", [1, 99])

@@ -95,25 +95,64 @@ def test_in_knative_mode_the_newest_revision_has_to_be_the_ready_one():
     assert look(knative("chat-00002", "chat-00002"), [earlier, found[1]]) == SERVED
 
 
+def tried(percent: int, told: int, *, ready: bool = True) -> JSON:
+    """A canary that is to get ``percent``, and has ``told``."""
+    obj = service(revision=OLD, canaryStatuses=[{"name": "r1", "ready": ready, "trafficPercent": told}])
+    predictor = {"name": "r1", "labels": {REVISION_LABEL: NEW}}
+    obj["spec"]["canary"] = [{"trafficPercent": percent, "predictor": predictor}]
+    return obj
+
+
 @pytest.mark.parametrize(
-    ("traffic", "expected"),
+    ("obj", "expected"),
     [
-        ({"canaryStatuses": [{"name": "r1", "ready": True, "trafficPercent": 20}]}, SERVED),
-        ({"canaryStatuses": [{"name": "r1", "ready": False, "trafficPercent": 20}]}, WAITING),
-        ({"canaryStatuses": [{"name": "r1", "ready": True, "trafficPercent": 10}]}, WAITING),
-        ({}, WAITING),
+        (tried(20, 20), SERVED),
+        (tried(20, 20, ready=False), WAITING),
+        (tried(20, 10), WAITING),
+        (tried(70, 20), ("Failed", "Superseded")),  # somebody else asks for another share by now
     ],
 )
-def test_a_share_of_the_requests_is_waited_for(traffic, expected):
-    assert look(service(**traffic), [deployment()], traffic=20) == expected
+def test_a_share_of_the_requests_is_waited_for(obj, expected):
+    assert look(obj, [deployment(name="chat-r1-predictor"), deployment(OLD)], traffic=20) == expected
 
 
-def test_the_share_of_the_newest_revision_is_what_knative_sends_there():
-    targets = [{"revisionName": "b", "latestRevision": True, "percent": 20}, {"revisionName": "a", "percent": 80}]
+@pytest.mark.parametrize("share", [20, 100])
+def test_a_canary_that_was_promoted_or_ended_is_waited_for_until_it_is_gone(share):
+    entry = {"name": "r1", "ready": True, "trafficPercent": share}
+    assert look(service(canaryStatuses=[entry]), [deployment()]) == WAITING
+    assert look(service(), [deployment()]) == SERVED
+
+
+def knative(percent: int | None, told: int) -> JSON:
+    targets = [{"revisionName": "b", "latestRevision": True, "percent": told}, {"revisionName": "a", "percent": 1}]
     component = {"latestCreatedRevision": "b", "latestReadyRevision": "b", "traffic": targets}
     obj = service("Knative", components={"predictor": component})
-    assert look(obj, [deployment(name="b")], traffic=20) == SERVED
-    assert look(obj, [deployment(name="b")], traffic=70) == WAITING
+    if percent is not None:
+        obj["spec"]["predictor"]["canaryTrafficPercent"] = percent
+    return obj
+
+
+@pytest.mark.parametrize(
+    ("obj", "traffic", "expected"),
+    [
+        (knative(20, 20), 20, SERVED),
+        (knative(70, 20), 70, WAITING),
+        (knative(70, 70), 20, ("Failed", "Superseded")),
+        (knative(None, 20), None, WAITING),  # promoted, and Knative has not acted on it yet
+        (knative(None, 100), None, SERVED),
+    ],
+)
+def test_the_share_of_the_newest_revision_is_what_knative_sends_there(obj, traffic, expected):
+    assert look(obj, [deployment(name="b")], traffic=traffic) == expected
+
+
+def test_in_knative_mode_each_component_has_its_own_newest_revision():
+    component = {"latestCreatedRevision": "a-00002", "latestReadyRevision": "a-00002"}
+    obj = service("Knative", components={"predictor": component})
+    obj["spec"]["transformer"] = {"labels": {REVISION_LABEL: "beside"}}
+    found = [deployment(OLD, "a-00001"), deployment(NEW, "a-00002"), deployment("beside", "b-00001")]
+    assert look(obj, found, revisions=[NEW, "beside"]) == SERVED
+    assert look(obj, found[:2], revisions=[NEW, "beside"]) == WAITING
 
 
 @pytest.mark.parametrize(
@@ -132,6 +171,18 @@ def test_a_new_pod_that_cannot_run_ends_the_wait(broken, reason):
 @pytest.mark.parametrize("harmless", [pod("CrashLoopBackOff", revision=OLD), pod("ContainerCreating"), pod()])
 def test_other_pods_do_not(harmless):
     assert look(service(), [deployment(availableReplicas=0)], [harmless]) == WAITING
+
+
+def test_in_knative_mode_pods_that_an_earlier_try_left_do_not_count():
+    # It was rolled back to `a-00003`; Knative lets pods that never became ready stand for minutes.
+    left = pod("CrashLoopBackOff")
+    left["metadata"]["labels"]["serving.knative.dev/revision"] = "a-00002"
+    before = [deployment(NEW, "a-00002", availableReplicas=0), deployment(OLD, "a-00003")]
+    assert look(service("Knative"), before, [left]) == WAITING
+    again = [*before, deployment(NEW, "a-00004", availableReplicas=0)]
+    assert look(service("Knative"), again, [left]) == WAITING
+    left["metadata"]["labels"]["serving.knative.dev/revision"] = "a-00004"
+    assert look(service("Knative"), again, [left]) == ("Failed", "CrashLoopBackOff")
 
 
 def test_a_pod_that_is_being_deleted_does_not_count():

@@ -85,6 +85,16 @@ def test_what_lies_at_a_path_of_the_pod_is_not_fetched():
     ]
 
 
+def test_beside_another_kserve_mounts_the_whole_claim_and_the_server_is_told_where_in_it():
+    found = predictor(model="pvc://models", adapter="pvc://runs/42/adapter/")
+    assert found["storageUris"] == [
+        {"uri": "pvc://models", "mountPath": "/mnt/models/base"},
+        {"uri": "pvc://runs/42/adapter", "mountPath": "/mnt/models/adapter"},
+    ]
+    assert "--model_dir=/mnt/models/base" in found["model"]["args"]
+    assert '--lora-modules={"name":"chat","path":"/mnt/models/adapter/42/adapter"}' in found["model"]["args"]
+
+
 def test_a_path_and_an_address_go_together():
     found = predictor(model="/models/base", adapter="pvc://models/tuned")
     assert found["storageUris"] == [{"uri": "pvc://models/tuned", "mountPath": "/mnt/models/adapter"}]
@@ -200,7 +210,7 @@ def test_a_rank_is_rounded_up_to_what_vllm_takes(rank, rounded):
         ({"overrides": {"predictor": {"model": {"env": [{"name": "API_KEY", "value": "k"}]}}}}, "looks like a secret"),
         ({"overrides": {"predicter": {}}}, "Fix: did you mean `predictor`?"),
         ({"kind": LLM, "overrides": {"predictor": {}}}, "is no part of this spec of the LLMInferenceService"),
-        ({"resources": {"memory": 8}}, "is less than a mebibyte"),
+        ({"resources": {"memory": 8}}, "`resources_per_replica.memory`=8 is less than a mebibyte"),
         ({"min_replicas": -1}, "`min_replicas`=-1 is less than 0"),
         ({"min_replicas": 3, "max_replicas": 2}, "`min_replicas`=3 is more than `max_replicas`=2"),
         ({"min_replicas": 0}, "lets the model scale to zero, which only Knative mode does"),
