@@ -108,9 +108,9 @@ async def _read_log(client: Any, name: str) -> str:
 
 
 def _trainer_of(output: Path) -> psutil.Process:
-    """Return the process that trains for an output, of those that this test's control plane started."""
-    for process in psutil.Process().children(recursive=True):
-        command = process.cmdline()
+    """Return the process that trains for an output; the folder is this test's alone."""
+    for process in psutil.process_iter(["cmdline"]):  # empty for one that ends meanwhile
+        command = process.info["cmdline"] or []
         if f"--output_dir={output}" in command and "llmtune_trainer" in command:
             return process
     raise AssertionError("no trainer runs")
