@@ -7,6 +7,8 @@ finds that the champion does worse on fresh rows than when it was promoted.
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from airflow.sdk import DAG, Asset, Param
 
 from airflow_llmtune.operators.katib import KatibTuneLLMOperator
@@ -25,6 +27,7 @@ PARAMS = {
     "trials": Param(12, type="integer", minimum=1, description="Trials in all"),
     "trial_steps": Param(20, type="integer", minimum=1, description="Training steps of each trial"),
 }
+RETRIES = {"retries": 1, "retry_delay": timedelta(seconds=30)}
 SOURCES = {"model": "{{ params.model }}", "dataset": "{{ params.dataset }}"}
 
 with DAG(
@@ -33,6 +36,7 @@ with DAG(
     catchup=False,
     max_active_runs=1,
     doc_md=__doc__,
+    default_args=RETRIES,
     params=PARAMS,
 ) as dag:
     champion = GetChampionOperator(task_id="champion", model_asset=MODEL)
@@ -63,7 +67,13 @@ with DAG(
     champion >> tune
 
 with DAG(
-    "detect_drift", schedule="@daily", catchup=False, max_active_runs=1, doc_md=__doc__, params=PARAMS
+    "detect_drift",
+    schedule="@daily",
+    catchup=False,
+    max_active_runs=1,
+    doc_md=__doc__,
+    default_args=RETRIES,
+    params=PARAMS,
 ) as drift_dag:
     serving = GetChampionOperator(task_id="champion", model_asset=MODEL)
     today = EvaluateLLMOperator(task_id="evaluate", **SOURCES, adapter=serving.output["artifact_uri"])

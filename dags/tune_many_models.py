@@ -7,6 +7,8 @@ trained.
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from airflow.sdk import DAG, Param, task
 
 from airflow_llmtune.operators.katib import KatibTuneLLMOperator
@@ -18,6 +20,7 @@ with DAG(
     schedule=None,
     catchup=False,
     doc_md=__doc__,
+    default_args={"retries": 1, "retry_delay": timedelta(seconds=30)},
     params={
         "models": Param(
             ["HuggingFaceTB/SmolLM2-135M-Instruct", "HuggingFaceTB/SmolLM2-360M-Instruct"],

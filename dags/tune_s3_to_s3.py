@@ -7,6 +7,8 @@ the best one is used as it is. The cluster is that of an Airflow connection.
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from airflow.sdk import DAG, Param
 
 from airflow_llmtune.operators.katib import KatibTuneLLMOperator
@@ -24,7 +26,12 @@ with DAG(
     schedule=None,
     catchup=False,
     doc_md=__doc__,
-    default_args={"kubernetes_conn_id": "kubernetes_default", "namespace": "default"},
+    default_args={
+        "kubernetes_conn_id": "kubernetes_default",
+        "namespace": "default",
+        "retries": 1,
+        "retry_delay": timedelta(seconds=30),
+    },
     params={
         "bucket": Param("s3://my-bucket", type="string", description="Holds model/, dataset/ and adapters/"),
         "trials": Param(8, type="integer", minimum=1, description="Trials in all"),
