@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
@@ -16,11 +15,11 @@ from airflow.sdk.exceptions import AirflowFailException
 from airflow_llmtune.exceptions import InvalidSpecError, LLMTuneError
 from airflow_llmtune.operators.claim import Claim
 from airflow_llmtune.resources.meta import Outcome, Problems
+from airflow_llmtune.triggers.connection import ClusterConnection
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_llmtune.hooks.kubeflow import KubeflowHook
     from airflow_llmtune.triggers.base import WaitTrigger
 
 __all__ = ["WaitingOperator"]
@@ -33,7 +32,7 @@ BACKSTOP_SECONDS = 120.0
 KILL_SECONDS = 20.0
 
 
-class WaitingOperator(BaseOperator):
+class WaitingOperator(ClusterConnection, BaseOperator):
     """
     Waits for one Kubernetes object, in the triggerer or in the worker.
 
@@ -118,19 +117,6 @@ class WaitingOperator(BaseOperator):
         if self.deferrable:
             self.defer(trigger=trigger, method_name=self.execute_complete.__name__, timeout=_backstop(trigger.deadline))
         return asyncio.run(trigger.wait())
-
-    @cached_property
-    def hook(self) -> KubeflowHook:
-        # Imported here: at DAG-parse time nobody needs a Kubernetes client.
-        from airflow_llmtune.hooks.kubeflow import KubeflowHook
-
-        return KubeflowHook(
-            self.kubernetes_conn_id,
-            config_file=self.config_file,
-            cluster_context=self.cluster_context,
-            in_cluster=self.in_cluster,
-            api_retry_timeout=self.api_retry_timeout,
-        )
 
     def _check_waiting(self, problems: Problems) -> None:
         problems.choice("on_kill_action", self.on_kill_action, self.on_kill_actions)

@@ -16,8 +16,8 @@ from airflow_llmtune.resources.inference_service import DEPLOYMENT_MODE, MAX_NAM
 from airflow_llmtune.resources.meta import Problems, did_you_mean, text_of
 from airflow_llmtune.resources.model_storage import ModelStorage
 from airflow_llmtune.resources.pod_override import merge
+from airflow_llmtune.resources.pod_resources import read_resources
 from airflow_llmtune.resources.redaction import is_secret
-from airflow_llmtune.resources.trainer_spec import read_resources
 
 __all__ = ["KINDS", "LORA_RANKS", "RUNTIMES", "ServingSpec"]
 

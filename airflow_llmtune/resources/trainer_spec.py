@@ -10,12 +10,13 @@ from typing import Any
 from airflow_llmtune.resources import train_job
 from airflow_llmtune.resources.environment import read_env, refuse_secret
 from airflow_llmtune.resources.job_options import DEFAULTS, PRIMARY_CONTAINERS, read_job
-from airflow_llmtune.resources.meta import Problems, did_you_mean, text_of
+from airflow_llmtune.resources.meta import Problems, text_of
+from airflow_llmtune.resources.pod_resources import quantity, read_resources
 from airflow_llmtune.resources.redaction import is_secret
 from airflow_llmtune.resources.runtime_patch import Version
 from airflow_llmtune.resources.source import Source
 
-__all__ = ["OUTPUT_FLAG", "RESERVED_FLAGS", "TRAINER_IMAGE", "TrainerSpec", "read_flags", "read_resources"]
+__all__ = ["OUTPUT_FLAG", "RESERVED_FLAGS", "TRAINER_IMAGE", "TrainerSpec", "read_flags"]
 
 # The trainer and this provider are released together.
 TRAINER_VERSION = "0.1.0"
@@ -33,13 +34,6 @@ RESERVED_FLAGS = {
 }
 
 _FLAG_NAME = re.compile(r"[a-z][a-z0-9_]*")
-_QUANTITY = re.compile(r"(?P<number>\d+(\.\d+)?|\.\d+)(?P<unit>m|[kMGTPE]|[KMGTPE]i|[eE]\d+)?")
-_UNITS = {"": 1.0, "m": 1e-3} | {
-    prefix + suffix: base**power
-    for suffix, base in (("", 1000.0), ("i", 1024.0))
-    for power, prefix in enumerate("kMGTPE" if not suffix else "KMGTPE", 1)
-}
-_RESOURCES = ("cpu", "memory", "gpu", "ephemeral-storage")
 
 
 @dataclass(frozen=True)
@@ -92,7 +86,7 @@ class TrainerSpec:
         if not isinstance(image, str) or not image or image != image.strip():
             problems.add("image", image, "is not an image name", f"give one, or leave it out for {TRAINER_IMAGE}")
         limits = read_resources(resources_argument, resources, problems)
-        cpus = _quantity(limits.get("cpu", ""))
+        cpus = quantity(limits.get("cpu", ""))
         variables = read_env(env, problems)
         if options["job_kind"] == train_job.KIND.kind:
             train_job.check_reserved("env", variables, problems)
@@ -173,33 +167,3 @@ def _flag_text(where: str, value: Any, problems: Problems) -> str | None:
     if "${trialParameters" in text or "\0" in text:
         problems.add(where, value, "contains what Katib would replace", "search the setting in `parameters`")
     return text
-
-
-# --- resources ----------------------------------------------------------------------------------------------
-
-
-def read_resources(argument: str, given: Any, problems: Problems) -> dict[str, str]:
-    limits = {}
-    for name, value in problems.mapping(argument, given).items():
-        where = f"{argument}.{name}"
-        text = text_of(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
-        amount = _quantity(text)
-        if "/" not in name and name not in _RESOURCES:
-            problems.add(where, value, "is not known", did_you_mean(name, _RESOURCES))
-        elif amount is None or amount <= 0:
-            problems.add(where, value, "is not a quantity above 0", "give such as 2, '500m' or '4Gi'")
-        elif name == "memory" and amount < 1024**2:
-            problems.add(where, value, "is less than a mebibyte: it counts bytes", "give a unit, such as '4Gi'")
-        elif (name == "gpu" or "/" in name) and not amount.is_integer():
-            problems.add(where, value, "is not a whole number", "give such as 1")
-        else:
-            limits["nvidia.com/gpu" if name == "gpu" else name] = text
-    return limits
-
-
-def _quantity(text: str) -> float | None:
-    found = _QUANTITY.fullmatch(text)
-    if found is None:
-        return None
-    unit = found["unit"] or ""
-    return float(found["number"]) * (10.0 ** int(unit[1:]) if unit[:1] in ("e", "E") and unit[1:] else _UNITS[unit])

@@ -8,16 +8,16 @@ import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_llmtune.exceptions import KubernetesApiError
 from airflow_llmtune.resources.meta import OWNER_ANNOTATION, Outcome, ResourceKind, path
+from airflow_llmtune.triggers.connection import ClusterConnection
 
 if TYPE_CHECKING:
-    from airflow_llmtune.hooks.kubeflow import KubeflowClient, KubeflowHook
+    from airflow_llmtune.hooks.kubeflow import KubeflowClient
 
 __all__ = [
     "API_ERROR",
@@ -110,7 +110,7 @@ async def follow_all(
         await asyncio.sleep(min(poll_interval, 0.1 * 2**failures) * random.uniform(0.5, 1.0))  # noqa: S311
 
 
-class WaitTrigger(BaseTrigger):
+class WaitTrigger(ClusterConnection, BaseTrigger):
     """
     Waits until one object has finished, then fires one event: its name, uid and outcome.
 
@@ -213,19 +213,6 @@ class WaitTrigger(BaseTrigger):
             f"{self.kind.kind} {self.name} in namespace {self.namespace} was deleted while this task waited for it"
         )
         return Outcome("Failed", OBJECT_DELETED, message)
-
-    @cached_property
-    def hook(self) -> KubeflowHook:
-        # Imported here: at DAG-parse time nobody needs a Kubernetes client.
-        from airflow_llmtune.hooks.kubeflow import KubeflowHook
-
-        return KubeflowHook(
-            self.kubernetes_conn_id,
-            config_file=self.config_file,
-            cluster_context=self.cluster_context,
-            in_cluster=self.in_cluster,
-            api_retry_timeout=self.api_retry_timeout,
-        )
 
     async def on_kill(self) -> None:
         """

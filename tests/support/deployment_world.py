@@ -10,8 +10,8 @@ from airflow_llmtune.controlplane.apiserver.registry import Registry
 from airflow_llmtune.controlplane.clock import timestamp
 from airflow_llmtune.controlplane.controllers.deployment import DeploymentController
 from airflow_llmtune.controlplane.controllers.deployment_revisions import HASH_LABEL
-from airflow_llmtune.controlplane.controllers.pod_template import is_active, is_ready
 from airflow_llmtune.controlplane.controllers.replica_set import ReplicaSetController
+from airflow_llmtune.controlplane.pods import is_active, is_ready
 from objects import Object, deployment
 from registries import bind, settle
 

@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-_Schema = dict[str, Any]
+from airflow_llmtune.controlplane.admission.schema_parts import OPEN, Schema, choice, list_of, object_of
 
 _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _DNS = rf"{_LABEL}(\.{_LABEL})*"
 
 
-def _object(properties: _Schema, required: Sequence[str] = ()) -> _Schema:
-    return {"type": "object", "properties": properties, "required": list(required)}
+def _list(item: Schema, most: int, least: int = 0) -> Schema:
+    return {**list_of(item), "maxItems": most, "minItems": least}
 
 
-def _list(item: _Schema, most: int, least: int = 0) -> _Schema:
-    return {"type": "array", "items": item, "maxItems": most, "minItems": least}
-
-
-def _text(most: int, least: int = 0, pattern: str = "") -> _Schema:
+def _text(most: int, least: int = 0, pattern: str = "") -> Schema:
     return {"type": "string", "maxLength": most, "minLength": least, **({"pattern": pattern} if pattern else {})}
 
 
-def _number(least: int, most: int) -> _Schema:
+def _number(least: int, most: int) -> Schema:
     return {"type": "integer", "minimum": least, "maximum": most}
 
 
-def _choice(*words: str) -> _Schema:
-    return {"type": "string", "enum": list(words)}
-
-
-def _default(value: Any, schema: _Schema) -> _Schema:
+def _default(value: Any, schema: Schema) -> Schema:
     return {**schema, "default": value}
 
 
@@ -44,7 +35,6 @@ _HOSTNAME = _text(253, 1, rf"^(\*\.)?{_DNS}$")
 _PORT = _number(1, 65535)
 _TOKEN = _text(256, 1, r"^[A-Za-z0-9!#$%&'*+\-.^_\x60|~]+$")
 _DURATION = {"type": "string", "pattern": "^([0-9]{1,5}(h|m|s|ms)){1,4}$"}
-_OPEN = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
 
 _PARENT = {
     "group": _default("gateway.networking.k8s.io", _GROUP),
@@ -56,48 +46,48 @@ _PARENT = {
 }
 
 
-def _by_name(value: _Schema) -> _Schema:
+def _by_name(value: Schema) -> Schema:
     """A list of names and values, each name once."""
     return {
-        **_list(_object({"name": _TOKEN, **value}, ("name", "value")), 16),
+        **_list(object_of({"name": _TOKEN, **value}, ("name", "value")), 16),
         "x-kubernetes-list-type": "map",
         "x-kubernetes-list-map-keys": ["name"],
     }
 
 
-def _matched(most: int) -> _Schema:
-    return _by_name({"type": _default("Exact", _choice("Exact", "RegularExpression")), "value": _text(most, 1)})
+def _matched(most: int) -> Schema:
+    return _by_name({"type": _default("Exact", choice("Exact", "RegularExpression")), "value": _text(most, 1)})
 
 
 _ROOT = {"type": "PathPrefix", "value": "/"}
 _METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
-_MATCH = _object(
+_MATCH = object_of(
     {
         "path": _default(
             _ROOT,
-            _object(
+            object_of(
                 {
-                    "type": _default("PathPrefix", _choice("Exact", "PathPrefix", "RegularExpression")),
+                    "type": _default("PathPrefix", choice("Exact", "PathPrefix", "RegularExpression")),
                     "value": _default("/", _text(1024)),
                 }
             ),
         ),
         "headers": _matched(4096),
         "queryParams": _matched(1024),
-        "method": _choice(*_METHODS),
+        "method": choice(*_METHODS),
     }
 )
 
 _HEADERS = _by_name({"value": _text(4096, 1)})
-_CHANGED_HEADERS = _object(
+_CHANGED_HEADERS = object_of(
     {"set": _HEADERS, "add": _HEADERS, "remove": {**_list({"type": "string"}, 16), "x-kubernetes-list-type": "set"}}
 )
-_REWRITE = _object(
+_REWRITE = object_of(
     {
         "hostname": _text(253, 1, f"^{_DNS}$"),
-        "path": _object(
+        "path": object_of(
             {
-                "type": _choice("ReplaceFullPath", "ReplacePrefixMatch"),
+                "type": choice("ReplaceFullPath", "ReplacePrefixMatch"),
                 "replaceFullPath": _text(1024),
                 "replacePrefixMatch": _text(1024),
             },
@@ -116,10 +106,10 @@ FILTER_FIELDS = {
     "CORS": "cors",
 }
 _FILTERS = _list(
-    _object(
+    object_of(
         {
-            "type": _choice(*FILTER_FIELDS),
-            **dict.fromkeys(FILTER_FIELDS.values(), _OPEN),
+            "type": choice(*FILTER_FIELDS),
+            **dict.fromkeys(FILTER_FIELDS.values(), OPEN),
             "requestHeaderModifier": _CHANGED_HEADERS,
             "responseHeaderModifier": _CHANGED_HEADERS,
             "urlRewrite": _REWRITE,
@@ -128,7 +118,7 @@ _FILTERS = _list(
     ),
     16,
 )
-_BACKEND = _object(
+_BACKEND = object_of(
     {
         "group": _default("", _GROUP),
         "kind": _default("Service", _KIND),
@@ -140,43 +130,43 @@ _BACKEND = _object(
     },
     ("name",),
 )
-_RULE = _object(
+_RULE = object_of(
     {
         "name": _SECTION,
         "matches": _default([{"path": _ROOT}], _list(_MATCH, 64)),
         "filters": _FILTERS,
         "backendRefs": _list(_BACKEND, 16),
-        "timeouts": _object({"request": _DURATION, "backendRequest": _DURATION}),
+        "timeouts": object_of({"request": _DURATION, "backendRequest": _DURATION}),
     }
 )
 
-_CONDITION = _object(
+_CONDITION = object_of(
     {
         "type": {"type": "string"},
-        "status": _choice("True", "False", "Unknown"),
+        "status": choice("True", "False", "Unknown"),
         "observedGeneration": {"type": "integer", "format": "int64", "minimum": 0},
         "lastTransitionTime": {"type": "string"},
         "reason": {"type": "string"},
         "message": {"type": "string"},
     }
 )
-_PARENT_STATUS = _object(
+_PARENT_STATUS = object_of(
     {
-        "parentRef": _object(_PARENT, ("name",)),
+        "parentRef": object_of(_PARENT, ("name",)),
         "controllerName": {"type": "string"},
         "conditions": _list(_CONDITION, 8),
     }
 )
-HTTP_ROUTE = _object(
+HTTP_ROUTE = object_of(
     {
-        "spec": _object(
+        "spec": object_of(
             {
-                "parentRefs": _list(_object(_PARENT, ("name",)), 32),
+                "parentRefs": _list(object_of(_PARENT, ("name",)), 32),
                 "hostnames": _list(_HOSTNAME, 16),
                 "rules": _default([{"matches": [{"path": _ROOT}]}], _list(_RULE, 16, 1)),
             }
         ),
-        "status": _object({"parents": _list(_PARENT_STATUS, 32)}),
+        "status": object_of({"parents": _list(_PARENT_STATUS, 32)}),
     },
     ("spec",),
 )

@@ -18,8 +18,9 @@ QUANTITY: Schema = {
 }
 
 
-def object_of(properties: Schema, required: Sequence[str] = ()) -> Schema:
-    return {"type": "object", "properties": properties, "required": list(required)}
+def object_of(properties: Schema, required: Sequence[str] = (), *, is_open: bool = False) -> Schema:
+    made = {"type": "object", "properties": properties, "required": list(required)}
+    return {**made, "x-kubernetes-preserve-unknown-fields": True} if is_open else made
 
 
 def list_of(item: Schema) -> Schema:
@@ -37,7 +38,3 @@ def choice(*words: str) -> Schema:
 def fields(schema: Schema, names: str) -> Schema:
     """Several properties of one type, their names in one text."""
     return dict.fromkeys(names.split(), schema)
-
-
-def opened(schema: Schema) -> Schema:
-    return {**schema, "x-kubernetes-preserve-unknown-fields": True}

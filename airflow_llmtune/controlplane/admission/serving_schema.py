@@ -15,7 +15,6 @@ from airflow_llmtune.controlplane.admission.schema_parts import (
     list_of,
     map_of,
     object_of,
-    opened,
 )
 from airflow_llmtune.controlplane.admission.struct_schema import schema_of
 
@@ -163,7 +162,7 @@ RUNTIME = object_of(
                 **fields(TEXT, "grpcEndpoint grpcDataEndpoint httpDataEndpoint"),
                 "replicas": NUMBER,
                 "storageHelper": object_of({"disabled": FLAG}),
-                "builtInAdapter": opened(object_of({"serverType": TEXT})),
+                "builtInAdapter": object_of({"serverType": TEXT}, is_open=True),
             },
             ("containers",),
         ),

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
+from airflow_llmtune.controlplane.admission.schema_parts import (
+    FLAG,
+    NUMBER,
+    OPEN,
+    QUANTITY,
+    TEXT,
+    Schema,
+    choice,
+    list_of,
+    map_of,
+    object_of,
+)
 from airflow_llmtune.controlplane.apiserver.structural import causes, fill_defaults, prune
 
-_Schema = dict[str, Any]
 
-
-def apply_schema(schema: _Schema, obj: dict[str, Any]) -> list[Any]:
+def apply_schema(schema: Schema, obj: dict[str, Any]) -> list[Any]:
     """Prunes and fills in the spec in place, as the API server does by a definition; what is wrong with it."""
     _drop_nulls(obj["spec"])
     prune(obj, schema, is_object=True)
@@ -26,54 +35,35 @@ def _drop_nulls(value: Any) -> None:
         _drop_nulls(one)
 
 
-def _object(properties: _Schema, required: Sequence[str] = (), *, is_open: bool = False) -> _Schema:
-    made = {"type": "object", "properties": properties, "required": list(required)}
-    return {**made, "x-kubernetes-preserve-unknown-fields": True} if is_open else made
+def _unique(key: str, item: Schema) -> Schema:
+    return {**list_of(item), "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
 
 
-def _list(item: _Schema) -> _Schema:
-    return {"type": "array", "items": item}
-
-
-def _unique(key: str, item: _Schema) -> _Schema:
-    return {**_list(item), "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
-
-
-def _map(value: _Schema) -> _Schema:
-    return {"type": "object", "additionalProperties": value}
-
-
-def _choice(*words: str, **more: str) -> _Schema:
-    return {"type": "string", "enum": list(words), **more}
-
-
-_TEXT = {"type": "string"}
-_NUMBER = {"type": "integer"}
 _COUNT = {"type": "integer", "minimum": 0}
-_FLAG = {"type": "boolean"}
-_OPEN = _object({}, is_open=True)
-_TEXTS = _list(_TEXT)
+_TEXTS = list_of(TEXT)
 
-_META = _object({"labels": _map(_TEXT), "annotations": _map(_TEXT)}, is_open=True)
-_VARIABLE = _object({"name": _TEXT, "value": _TEXT, "valueFrom": _OPEN}, ("name",))
+_META = object_of({"labels": map_of(TEXT), "annotations": map_of(TEXT)}, is_open=True)
+_VARIABLE = object_of({"name": TEXT, "value": TEXT, "valueFrom": OPEN}, ("name",))
 _ENV = _unique("name", _VARIABLE)
-_CONTAINERS = _list(
-    _object(
-        {"name": _TEXT, "image": _TEXT, "command": _TEXTS, "args": _TEXTS, "env": _list(_VARIABLE)},
+_CONTAINERS = list_of(
+    object_of(
+        {"name": TEXT, "image": TEXT, "command": _TEXTS, "args": _TEXTS, "env": list_of(_VARIABLE)},
         ("name",),
         is_open=True,
     )
 )
-_POD_SPEC = _object({"containers": _CONTAINERS, "initContainers": _CONTAINERS, "volumes": _list(_OPEN)}, is_open=True)
-_POD_TEMPLATE = _object({"metadata": _META, "spec": _POD_SPEC}, ("spec",))
-_JOB_SPEC = _object(
-    {"template": _POD_TEMPLATE, "parallelism": _NUMBER, "completions": _NUMBER}, ("template",), is_open=True
+_POD_SPEC = object_of(
+    {"containers": _CONTAINERS, "initContainers": _CONTAINERS, "volumes": list_of(OPEN)}, is_open=True
+)
+_POD_TEMPLATE = object_of({"metadata": _META, "spec": _POD_SPEC}, ("spec",))
+_JOB_SPEC = object_of(
+    {"template": _POD_TEMPLATE, "parallelism": NUMBER, "completions": NUMBER}, ("template",), is_open=True
 )
 
-_RULE = _object(
+_RULE = object_of(
     {
-        "name": _TEXT,
-        "action": _choice(
+        "name": TEXT,
+        "action": choice(
             "FailJobSet",
             "RestartJobSet",
             "RestartJobSetAndIgnoreMaxRestarts",
@@ -86,108 +76,105 @@ _RULE = _object(
     },
     ("action",),
 )
-JOB_SET_SPEC = _object(
+JOB_SET_SPEC = object_of(
     {
         "replicatedJobs": _unique(
             "name",
-            _object(
+            object_of(
                 {
-                    "name": _TEXT,
+                    "name": TEXT,
                     "groupName": {"type": "string", "default": "default"},
-                    "template": _object({"metadata": _META, "spec": _JOB_SPEC}, ("spec",)),
+                    "template": object_of({"metadata": _META, "spec": _JOB_SPEC}, ("spec",)),
                     "replicas": {**_COUNT, "default": 1},
-                    "dependsOn": _list(
-                        _object({"name": _TEXT, "status": _choice("Ready", "Complete")}, ("name", "status"))
+                    "dependsOn": list_of(
+                        object_of({"name": TEXT, "status": choice("Ready", "Complete")}, ("name", "status"))
                     ),
                 },
                 ("name", "template"),
             ),
         ),
-        "network": _object({"enableDNSHostnames": _FLAG, "subdomain": _TEXT, "publishNotReadyAddresses": _FLAG}),
-        "successPolicy": _object({"operator": _choice("All", "Any"), "targetReplicatedJobs": _TEXTS}, ("operator",)),
-        "failurePolicy": _object(
+        "network": object_of({"enableDNSHostnames": FLAG, "subdomain": TEXT, "publishNotReadyAddresses": FLAG}),
+        "successPolicy": object_of({"operator": choice("All", "Any"), "targetReplicatedJobs": _TEXTS}, ("operator",)),
+        "failurePolicy": object_of(
             {
-                "maxRestarts": _NUMBER,
-                "restartStrategy": _choice("Recreate", "BlockingRecreate", "InPlaceRestart", default="Recreate"),
-                "rules": _list(_RULE),
+                "maxRestarts": NUMBER,
+                "restartStrategy": {
+                    **choice("Recreate", "BlockingRecreate", "InPlaceRestart"),
+                    "default": "Recreate",
+                },
+                "rules": list_of(_RULE),
             }
         ),
-        "startupPolicy": _object({"startupPolicyOrder": _choice("AnyOrder", "InOrder")}, ("startupPolicyOrder",)),
-        "suspend": _FLAG,
-        "coordinator": _object({"replicatedJob": _TEXT, "jobIndex": _NUMBER, "podIndex": _NUMBER}, ("replicatedJob",)),
-        "managedBy": _TEXT,
+        "startupPolicy": object_of({"startupPolicyOrder": choice("AnyOrder", "InOrder")}, ("startupPolicyOrder",)),
+        "suspend": FLAG,
+        "coordinator": object_of({"replicatedJob": TEXT, "jobIndex": NUMBER, "podIndex": NUMBER}, ("replicatedJob",)),
+        "managedBy": TEXT,
         "ttlSecondsAfterFinished": _COUNT,
-        "volumeClaimPolicies": _list(_OPEN),
+        "volumeClaimPolicies": list_of(OPEN),
     }
 )
-JOB_SET = _object({"spec": JOB_SET_SPEC}, is_open=True)
+JOB_SET = object_of({"spec": JOB_SET_SPEC}, is_open=True)
 
-_INITIALIZER = _object({"storageUri": _TEXT, "env": _ENV, "secretRef": _object({"name": _TEXT})})
+_INITIALIZER = object_of({"storageUri": TEXT, "env": _ENV, "secretRef": object_of({"name": TEXT})})
 _CONTAINER_PATCHES = _unique(
     "name",
-    _object({"name": _TEXT, "env": _ENV, "volumeMounts": _list(_OPEN), "securityContext": _OPEN}, ("name",)),
+    object_of({"name": TEXT, "env": _ENV, "volumeMounts": list_of(OPEN), "securityContext": OPEN}, ("name",)),
 )
-_POD_PATCH = _object(
+_POD_PATCH = object_of(
     {
-        "serviceAccountName": _TEXT,
-        "volumes": _list(_OPEN),
+        "serviceAccountName": TEXT,
+        "volumes": list_of(OPEN),
         "initContainers": _CONTAINER_PATCHES,
         "containers": _CONTAINER_PATCHES,
-        "imagePullSecrets": _list(_OPEN),
-        "securityContext": _OPEN,
-        "nodeSelector": _map(_TEXT),
-        "affinity": _OPEN,
-        "tolerations": _list(_OPEN),
-        "schedulingGates": _list(_OPEN),
+        "imagePullSecrets": list_of(OPEN),
+        "securityContext": OPEN,
+        "nodeSelector": map_of(TEXT),
+        "affinity": OPEN,
+        "tolerations": list_of(OPEN),
+        "schedulingGates": list_of(OPEN),
         "terminationGracePeriodSeconds": _COUNT,
     }
 )
-_JOB_PATCH = _object({"template": _object({"metadata": _META, "spec": _POD_PATCH})})
-_JOB_SET_PATCH = _object(
+_JOB_PATCH = object_of({"template": object_of({"metadata": _META, "spec": _POD_PATCH})})
+_JOB_SET_PATCH = object_of(
     {
         "replicatedJobs": _unique(
-            "name", _object({"name": _TEXT, "template": _object({"metadata": _META, "spec": _JOB_PATCH})}, ("name",))
+            "name", object_of({"name": TEXT, "template": object_of({"metadata": _META, "spec": _JOB_PATCH})}, ("name",))
         )
     }
 )
-_RUNTIME_PATCH = _object(
+_RUNTIME_PATCH = object_of(
     {
-        "manager": _TEXT,
-        "time": _TEXT,
-        "trainingRuntimeSpec": _object({"template": _object({"metadata": _META, "spec": _JOB_SET_PATCH})}),
+        "manager": TEXT,
+        "time": TEXT,
+        "trainingRuntimeSpec": object_of({"template": object_of({"metadata": _META, "spec": _JOB_SET_PATCH})}),
     },
     ("manager",),
 )
-_RUNTIME_REF = _object(
+_RUNTIME_REF = object_of(
     {
-        "name": _TEXT,
+        "name": TEXT,
         "apiGroup": {"type": "string", "default": "trainer.kubeflow.org"},
         "kind": {"type": "string", "default": "ClusterTrainingRuntime"},
     },
     ("name",),
 )
-_QUANTITIES = _map(
+_QUANTITIES = map_of(QUANTITY)
+TRAIN_JOB = object_of(
     {
-        "x-kubernetes-int-or-string": True,
-        "pattern": r"^(\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))"
-        r"(([KMGTPE]i)|[numkMGTPE]|([eE](\+|-)?(([0-9]+(\.[0-9]*)?)|(\.[0-9]+))))?$",
-    }
-)
-TRAIN_JOB = _object(
-    {
-        "spec": _object(
+        "spec": object_of(
             {
                 "runtimeRef": _RUNTIME_REF,
-                "initializer": _object({"dataset": _INITIALIZER, "model": _INITIALIZER}),
-                "trainer": _object(
+                "initializer": object_of({"dataset": _INITIALIZER, "model": _INITIALIZER}),
+                "trainer": object_of(
                     {
-                        "image": _TEXT,
+                        "image": TEXT,
                         "command": _TEXTS,
                         "args": _TEXTS,
                         "env": _ENV,
-                        "numNodes": _NUMBER,
-                        "resourcesPerNode": _object({"limits": _QUANTITIES, "requests": _QUANTITIES}),
-                        "numProcPerNode": _NUMBER,
+                        "numNodes": NUMBER,
+                        "resourcesPerNode": object_of({"limits": _QUANTITIES, "requests": _QUANTITIES}),
+                        "numProcPerNode": NUMBER,
                     }
                 ),
                 "runtimePatches": _unique("manager", _RUNTIME_PATCH),
@@ -201,64 +188,64 @@ TRAIN_JOB = _object(
     is_open=True,
 )
 
-_TARGET = _object({"jobName": _TEXT, "containerNames": _TEXTS}, ("containerNames", "jobName"))
-RUNTIME = _object(
+_TARGET = object_of({"jobName": TEXT, "containerNames": _TEXTS}, ("containerNames", "jobName"))
+RUNTIME = object_of(
     {
-        "spec": _object(
+        "spec": object_of(
             {
-                "mlPolicy": _object(
+                "mlPolicy": object_of(
                     {
-                        "numNodes": _NUMBER,
-                        "torch": _object({"envInjection": _object({"targets": _list(_TARGET)})}),
-                        "mpi": _OPEN,
-                        "jax": _OPEN,
-                        "xgboost": _OPEN,
-                        "flux": _OPEN,
+                        "numNodes": NUMBER,
+                        "torch": object_of({"envInjection": object_of({"targets": list_of(_TARGET)})}),
+                        "mpi": OPEN,
+                        "jax": OPEN,
+                        "xgboost": OPEN,
+                        "flux": OPEN,
                     }
                 ),
-                "podGroupPolicy": _OPEN,
-                "template": _object({"metadata": _META, "spec": JOB_SET_SPEC}),
+                "podGroupPolicy": OPEN,
+                "template": object_of({"metadata": _META, "spec": JOB_SET_SPEC}),
             }
         )
     },
     is_open=True,
 )
 
-_REPLICA = _object({"replicas": _NUMBER, "restartPolicy": _TEXT, "template": _POD_TEMPLATE})
-_ELASTIC = _object(
+_REPLICA = object_of({"replicas": NUMBER, "restartPolicy": TEXT, "template": _POD_TEMPLATE})
+_ELASTIC = object_of(
     {
-        "minReplicas": _NUMBER,
-        "maxReplicas": _NUMBER,
-        "rdzvBackend": _TEXT,
-        "rdzvHost": _TEXT,
-        "rdzvPort": _NUMBER,
-        "rdzvId": _TEXT,
-        "rdzvConf": _list(_object({"key": _TEXT, "value": _TEXT})),
-        "standalone": _FLAG,
-        "maxRestarts": _NUMBER,
-        "metrics": _list(_OPEN),
-        "nProcPerNode": _NUMBER,
+        "minReplicas": NUMBER,
+        "maxReplicas": NUMBER,
+        "rdzvBackend": TEXT,
+        "rdzvHost": TEXT,
+        "rdzvPort": NUMBER,
+        "rdzvId": TEXT,
+        "rdzvConf": list_of(object_of({"key": TEXT, "value": TEXT})),
+        "standalone": FLAG,
+        "maxRestarts": NUMBER,
+        "metrics": list_of(OPEN),
+        "nProcPerNode": NUMBER,
     }
 )
-_RUN_POLICY = _object(
+_RUN_POLICY = object_of(
     {
-        "cleanPodPolicy": _TEXT,
-        "ttlSecondsAfterFinished": _NUMBER,
-        "activeDeadlineSeconds": _NUMBER,
-        "backoffLimit": _NUMBER,
+        "cleanPodPolicy": TEXT,
+        "ttlSecondsAfterFinished": NUMBER,
+        "activeDeadlineSeconds": NUMBER,
+        "backoffLimit": NUMBER,
         "suspend": {"type": "boolean", "default": False},
-        "schedulingPolicy": _OPEN,
-        "managedBy": _TEXT,
+        "schedulingPolicy": OPEN,
+        "managedBy": TEXT,
     }
 )
-PYTORCH_JOB = _object(
+PYTORCH_JOB = object_of(
     {
-        "spec": _object(
+        "spec": object_of(
             {
-                "nprocPerNode": _TEXT,
+                "nprocPerNode": TEXT,
                 "elasticPolicy": _ELASTIC,
                 "runPolicy": _RUN_POLICY,
-                "pytorchReplicaSpecs": _map(_REPLICA),
+                "pytorchReplicaSpecs": map_of(_REPLICA),
             },
             ("pytorchReplicaSpecs",),
         )

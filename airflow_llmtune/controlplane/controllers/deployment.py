@@ -16,10 +16,10 @@ from airflow_llmtune.controlplane.controllers import deployment_status as states
 from airflow_llmtune.controlplane.controllers.deployment_plan import DeploymentPlan, plan
 from airflow_llmtune.controlplane.controllers.deployment_revisions import REVISION, annotations_of
 from airflow_llmtune.controlplane.controllers.deployment_sizes import is_rolling
-from airflow_llmtune.controlplane.controllers.pod_template import is_finished
 from airflow_llmtune.controlplane.controllers.retry import RetryDelays
 from airflow_llmtune.controlplane.controllers.runtime import Key, controller_of, is_of_kind
 from airflow_llmtune.controlplane.controllers.selecting import SelectingController
+from airflow_llmtune.controlplane.pods import is_finished
 
 if TYPE_CHECKING:
     from airflow_llmtune.controlplane.apiserver.registry import Registry

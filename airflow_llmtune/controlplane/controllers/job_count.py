@@ -19,7 +19,7 @@ from airflow_llmtune.controlplane.controllers.job_indexes import (
     indexes_of,
     parse_indexes,
 )
-from airflow_llmtune.controlplane.controllers.pod_template import is_active, is_finished, is_terminating, phase
+from airflow_llmtune.controlplane.pods import is_active, is_finished, is_terminating, phase
 
 Object = dict[str, Any]
 

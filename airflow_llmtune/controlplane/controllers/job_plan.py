@@ -16,13 +16,7 @@ from airflow_llmtune.controlplane.controllers import job_count
 from airflow_llmtune.controlplane.controllers.job_conditions import is_true, set_condition, true_condition
 from airflow_llmtune.controlplane.controllers.job_count import Count, is_indexed
 from airflow_llmtune.controlplane.controllers.job_indexes import failure_counts, indexes_of, rule_met, unneeded
-from airflow_llmtune.controlplane.controllers.pod_template import (
-    finished_at,
-    is_finished,
-    is_ready,
-    phase,
-    restarts,
-)
+from airflow_llmtune.controlplane.pods import finished_at, is_finished, is_ready, phase, restarts
 
 Object = dict[str, Any]
 

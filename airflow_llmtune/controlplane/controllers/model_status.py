@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from airflow_llmtune.controlplane.admission.serving_names import INITIALIZER, MAIN_CONTAINER
+from airflow_llmtune.controlplane.pods import is_ready, phase
 
 Object = dict[str, Any]
 
@@ -63,17 +64,11 @@ def _model(status: Object) -> Object:
 
 
 def _count(status: Object, pods: Sequence[Object]) -> None:
-    ready = sum(map(_is_ready, pods))
+    ready = sum(is_ready(pod) and phase(pod) == "Running" for pod in pods)
     copies = _model(status).setdefault("copies", {"failedCopies": 0})
     copies.pop("totalCopies", None)
     if ready:
         copies["totalCopies"] = ready
-
-
-def _is_ready(pod: Object) -> bool:
-    status = pod.get("status") or {}
-    ready = any(one["type"] == "Ready" and one["status"] == "True" for one in status.get("conditions") or ())
-    return ready and status.get("phase") == "Running"
 
 
 def _failure(container: Object) -> Object | None:

@@ -9,7 +9,7 @@ from functools import cmp_to_key
 from typing import Any
 
 from airflow_llmtune.controlplane.clock import parse_timestamp, seconds_left
-from airflow_llmtune.controlplane.controllers.pod_template import is_ready, phase
+from airflow_llmtune.controlplane.pods import is_ready, phase
 
 Object = dict[str, Any]
 

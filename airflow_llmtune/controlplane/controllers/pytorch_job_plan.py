@@ -15,13 +15,6 @@ from airflow_llmtune.controlplane.controllers.conditions import (
     set_condition,
     set_false,
 )
-from airflow_llmtune.controlplane.controllers.pod_template import (
-    is_active,
-    is_finished,
-    is_terminating,
-    phase,
-    restarts,
-)
 from airflow_llmtune.controlplane.controllers.pytorch_env import (
     CONTAINER_NAME,
     Replica,
@@ -30,6 +23,7 @@ from airflow_llmtune.controlplane.controllers.pytorch_env import (
     type_selector,
     with_defaults,
 )
+from airflow_llmtune.controlplane.pods import is_active, is_finished, is_terminating, phase, restarts
 
 Object = dict[str, Any]
 

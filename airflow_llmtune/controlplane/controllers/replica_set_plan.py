@@ -11,7 +11,7 @@ from typing import Any
 from airflow_llmtune.controlplane.clock import timestamp
 from airflow_llmtune.controlplane.controllers.meta_conditions import condition, find
 from airflow_llmtune.controlplane.controllers.pod_availability import available, first_to_go, next_to_become_available
-from airflow_llmtune.controlplane.controllers.pod_template import is_active, is_finished, is_ready, is_terminating
+from airflow_llmtune.controlplane.pods import is_active, is_finished, is_ready, is_terminating
 
 Object = dict[str, Any]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_llmtune.controlplane.controllers.pod_template import is_ready
+from airflow_llmtune.controlplane.pods import is_ready
 
 Object = Mapping[str, Any]
 

@@ -11,6 +11,7 @@ from airflow_llmtune.controlplane.apiserver.errors import ApiError, seconds_to_l
 from airflow_llmtune.controlplane.apiserver.kinds import SERVICE, SUGGESTION
 from airflow_llmtune.controlplane.kubelet.environment import LOOPBACK, address_of, pod_host_names, service_host_names
 from airflow_llmtune.controlplane.kubelet.pod_view import PodView
+from airflow_llmtune.controlplane.pods import is_ready
 
 if TYPE_CHECKING:
     from airflow_llmtune.controlplane.apiserver.registry import Registry
@@ -103,8 +104,3 @@ def selects(service: Object, pod: Object) -> bool:
     selector: Object = (service.get("spec") or {}).get("selector") or {}
     in_reach = service["metadata"]["namespace"] == pod["metadata"]["namespace"]
     return bool(selector) and in_reach and selector.items() <= (pod["metadata"].get("labels") or {}).items()
-
-
-def is_ready(pod: Object) -> bool:
-    conditions = (pod.get("status") or {}).get("conditions") or ()
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)

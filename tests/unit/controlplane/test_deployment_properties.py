@@ -13,7 +13,7 @@ from airflow_llmtune.controlplane.apiserver.kinds import NAMESPACE
 from airflow_llmtune.controlplane.apiserver.registry import Registry
 from airflow_llmtune.controlplane.clock import utc_now
 from airflow_llmtune.controlplane.controllers.deployment_sizes import max_surge, max_unavailable
-from airflow_llmtune.controlplane.controllers.pod_template import is_ready
+from airflow_llmtune.controlplane.pods import is_ready
 from airflow_llmtune.controlplane.store import Store
 from deployment_world import World
 

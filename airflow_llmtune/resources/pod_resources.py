@@ -1,0 +1,45 @@
+"""What a pod asks for: requests and limits, as authors write them and as Kubernetes reads them."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from airflow_llmtune.resources.meta import Problems, did_you_mean, text_of
+
+__all__ = ["quantity", "read_resources"]
+
+_QUANTITY = re.compile(r"(?P<number>\d+(\.\d+)?|\.\d+)(?P<unit>m|[kMGTPE]|[KMGTPE]i|[eE]\d+)?")
+_UNITS = {"": 1.0, "m": 1e-3} | {
+    prefix + suffix: base**power
+    for suffix, base in (("", 1000.0), ("i", 1024.0))
+    for power, prefix in enumerate("kMGTPE" if not suffix else "KMGTPE", 1)
+}
+_RESOURCES = ("cpu", "memory", "gpu", "ephemeral-storage")
+
+
+def read_resources(argument: str, given: Any, problems: Problems) -> dict[str, str]:
+    limits = {}
+    for name, value in problems.mapping(argument, given).items():
+        where = f"{argument}.{name}"
+        text = text_of(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else ""
+        amount = quantity(text)
+        if "/" not in name and name not in _RESOURCES:
+            problems.add(where, value, "is not known", did_you_mean(name, _RESOURCES))
+        elif amount is None or amount <= 0:
+            problems.add(where, value, "is not a quantity above 0", "give such as 2, '500m' or '4Gi'")
+        elif name == "memory" and amount < 1024**2:
+            problems.add(where, value, "is less than a mebibyte: it counts bytes", "give a unit, such as '4Gi'")
+        elif (name == "gpu" or "/" in name) and not amount.is_integer():
+            problems.add(where, value, "is not a whole number", "give such as 1")
+        else:
+            limits["nvidia.com/gpu" if name == "gpu" else name] = text
+    return limits
+
+
+def quantity(text: str) -> float | None:
+    found = _QUANTITY.fullmatch(text)
+    if found is None:
+        return None
+    unit = found["unit"] or ""
+    return float(found["number"]) * (10.0 ** int(unit[1:]) if unit[:1] in ("e", "E") and unit[1:] else _UNITS[unit])
