@@ -168,7 +168,7 @@ def test_a_retry_after_a_lost_worker_goes_back_to_what_served_before_the_first_t
     Run().complete(deploy(kubeconfig, name, deployment_mode="Standard"))
     before = service()["spec"]
     run = Run()
-    run.defer(deploy(kubeconfig, name, "/models/broken", deployment_mode="Standard"))  # and the worker is lost
+    run.defer(deploy(kubeconfig, name, "/models/endless", deployment_mode="Standard"))  # and the worker is lost
     with pytest.raises(DeploymentFailedError, match="rolled back to the version before"):
         run.complete(deploy(kubeconfig, name, "/models/broken-too", deployment_mode="Standard"))
     assert service()["spec"] == before
@@ -179,13 +179,13 @@ def test_a_retry_goes_on_waiting_and_a_later_run_has_its_own_time(
 ) -> None:
     Run().complete(deploy(kubeconfig, name, deployment_mode="Standard"))
     before, run = service()["spec"], Run()
-    broken = deploy(kubeconfig, name, "/models/broken", deployment_mode="Standard")
-    first, again, later = run.defer(broken), run.defer(broken), Run()
+    endless = deploy(kubeconfig, name, "/models/endless", deployment_mode="Standard")
+    first, again, later = run.defer(endless), run.defer(endless), Run()
     assert again.deadline == first.deadline
+    assert later.defer(endless).deadline > first.deadline
     # And back to what served before the first of them.
-    assert later.defer(broken).deadline > first.deadline
     with pytest.raises(DeploymentFailedError, match="rolled back to the version before"):
-        later.complete(broken)
+        later.complete(deploy(kubeconfig, name, "/models/broken", deployment_mode="Standard"))
     assert service()["spec"] == before
 
 
@@ -195,7 +195,7 @@ def test_an_api_server_that_could_not_be_asked_leaves_the_deployment_to_the_retr
 ) -> None:
     Run().complete(deploy(kubeconfig, name, deployment_mode="Standard"))
     before, run = service()["spec"], Run()
-    operator = deploy(kubeconfig, name, "/models/slow-second", deployment_mode="Standard")
+    operator = deploy(kubeconfig, name, "/models/endless", deployment_mode="Standard")
     for _ in range(tries):
         trigger = run.defer(operator)
     event = Outcome("Failed", API_ERROR, "no answer").to_event(name, "default", trigger.uid)
@@ -209,7 +209,7 @@ def test_what_failed_is_told_also_when_it_cannot_be_rolled_back(
     kubeconfig: str, name: str, token: str, record: Any, ask: Any
 ) -> None:
     Run().complete(deploy(kubeconfig, name, deployment_mode="Standard"))
-    run, operator = Run(), deploy(kubeconfig, name, "/models/slow-second", deployment_mode="Standard")
+    run, operator = Run(), deploy(kubeconfig, name, "/models/endless", deployment_mode="Standard")
     trigger = run.defer(operator)
     # As if KServe took the version before no more.
     spoilt = {"data": {"previous": {"spec": {"predictor": {"model": None}}}}}
@@ -265,12 +265,12 @@ def test_what_somebody_else_has_changed_since_is_left_alone(
     kubeconfig: str, name: str, token: str, service: Any, ask: Any
 ) -> None:
     Run().complete(deploy(kubeconfig, name, deployment_mode="Standard"))
-    trigger = Run().defer(deploy(kubeconfig, name, "/models/slow-second", deployment_mode="Standard"))
+    trigger = Run().defer(deploy(kubeconfig, name, "/models/endless", deployment_mode="Standard"))
     by_hand = {"spec": {"predictor": {"labels": {"airflow-llmtune/revision": "by-hand"}}}}
     ask(lambda client: client.patch(KIND, "default", name, by_hand))
     outcome = asyncio.run(trigger.wait())
     assert (outcome.phase, outcome.reason) == ("Failed", "Superseded")
-    operator, run = deploy(kubeconfig, name, "/models/slow-second", deployment_mode="Standard"), Run()
+    operator, run = deploy(kubeconfig, name, "/models/endless", deployment_mode="Standard"), Run()
     with pytest.raises(DeploymentFailedError, match="Superseded"):
         operator.execute_complete(run.new_try(), outcome.to_event(name, "default", trigger.uid))
     assert read_revisions(service()["spec"]) == ["by-hand"]
@@ -300,7 +300,7 @@ def test_a_refused_input_changes_nothing_and_is_not_retried(
 def test_a_killed_task_gives_back_what_served_before(kubeconfig: str, name: str, token: str, service: Any) -> None:
     Run().complete(deploy(kubeconfig, name, deployment_mode="Standard"))
     before, run = service()["spec"], Run()
-    operator = deploy(kubeconfig, name, "/models/slow-second", deployment_mode="Standard")
+    operator = deploy(kubeconfig, name, "/models/endless", deployment_mode="Standard")
     trigger = run.defer(operator)
 
     async def kill() -> None:
@@ -323,7 +323,7 @@ async def test_a_user_who_ends_the_task_as_a_failure_takes_the_deployment_back(
     kubeconfig: str, name: str, token: str, service: Any, monkeypatch: pytest.MonkeyPatch, state: str, is_kept: bool
 ) -> None:
     run = Run()
-    trigger = await asyncio.to_thread(run.defer, deploy(kubeconfig, name, "/models/slow-first"))
+    trigger = await asyncio.to_thread(run.defer, deploy(kubeconfig, name, "/models/endless"))
     trigger.task_instance = SimpleNamespace(id=run.ti_id, dag_id="d", task_id="t", run_id="r", map_index=-1)
 
     async def task_state(ti: Any) -> str:
@@ -338,11 +338,11 @@ async def test_a_user_who_ends_the_task_as_a_failure_takes_the_deployment_back(
 def test_a_deployment_that_takes_too_long_is_rolled_back(kubeconfig: str, name: str, token: str, service: Any) -> None:
     Run().complete(deploy(kubeconfig, name, deployment_mode="Standard"))
     before = service()["spec"]
-    slow = deploy(
-        kubeconfig, name, "/models/slow-second", deployment_mode="Standard", wait_timeout=timedelta(seconds=1)
+    endless = deploy(
+        kubeconfig, name, "/models/endless", deployment_mode="Standard", wait_timeout=timedelta(seconds=1)
     )
     with pytest.raises(WaitTimeoutError, match="rolled back to the version before"):
-        Run().complete(slow)
+        Run().complete(endless)
     assert service()["spec"] == before
 
 

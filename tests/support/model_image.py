@@ -6,8 +6,8 @@ import stat
 import sys
 from pathlib import Path
 
-# What it serves tells what becomes of it: `broken` crashes, `hungry` takes 400 MiB, `slow` needs two seconds, `mute`
-# answers nothing, `chatless` has no template for chats.
+# What it serves tells what becomes of it: `broken` crashes, `hungry` takes 400 MiB, `slow` needs two seconds,
+# `endless` never comes up, `mute` answers nothing, `chatless` has no template for chats.
 SERVER = """
 import argparse
 import json
@@ -32,6 +32,8 @@ if "hungry" in about:
     time.sleep(60)
 if "slow" in about:
     time.sleep(2)
+if "endless" in about:
+    time.sleep(600)
 
 
 class Handler(BaseHTTPRequestHandler):
