@@ -338,9 +338,7 @@ async def test_a_user_who_ends_the_task_as_a_failure_takes_the_deployment_back(
 def test_a_deployment_that_takes_too_long_is_rolled_back(kubeconfig: str, name: str, token: str, service: Any) -> None:
     Run().complete(deploy(kubeconfig, name, deployment_mode="Standard"))
     before = service()["spec"]
-    endless = deploy(
-        kubeconfig, name, "/models/endless", deployment_mode="Standard", wait_timeout=timedelta(seconds=1)
-    )
+    endless = deploy(kubeconfig, name, "/models/endless", deployment_mode="Standard", wait_timeout=timedelta(seconds=1))
     with pytest.raises(WaitTimeoutError, match="rolled back to the version before"):
         Run().complete(endless)
     assert service()["spec"] == before
