@@ -10,12 +10,13 @@ LLMTuneError
 │   └── TrainingFailedError
 ├── SourceVersionError      which version of a model or data set lies at its address could not be read
 └── WaitTimeoutError        the deadline passed first
+    └── StalledError        nothing changed for as long as the author allows
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = [
     "DeploymentFailedError",
@@ -27,6 +28,7 @@ __all__ = [
     "LLMTuneError",
     "OutcomeError",
     "SourceVersionError",
+    "StalledError",
     "TrainingFailedError",
     "WaitTimeoutError",
 ]
@@ -40,8 +42,7 @@ class LLMTuneError(Exception):
     """Base of all errors of this package."""
 
 
-@dataclass(frozen=True)
-class FieldError:
+class FieldError(NamedTuple):
     """One mistake in the input: the argument, its value as a log may show it, the rule it breaks, how to mend it."""
 
     argument: str
@@ -69,13 +70,26 @@ class ForeignObjectError(LLMTuneError):
 
 
 class KubernetesApiError(LLMTuneError):
-    """The API server's answer, decoded from its ``metav1.Status``; ``code`` is 0 when there was no answer."""
+    """
+    The API server's answer, decoded from its ``metav1.Status``; ``code`` is 0 when there was no answer.
 
-    def __init__(self, message: str, *, code: int = 0, reason: str = "", causes: Sequence[str] = ()) -> None:
+    ``retry_after`` are the seconds that the server asked to wait before the next request.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: int = 0,
+        reason: str = "",
+        causes: Sequence[str] = (),
+        retry_after: float = 0.0,
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.reason = reason
         self.causes = tuple(causes)
+        self.retry_after = retry_after
 
     @property
     def transient(self) -> bool:
@@ -109,3 +123,7 @@ class SourceVersionError(LLMTuneError):
 
 class WaitTimeoutError(LLMTuneError):
     """The deadline passed before the object finished."""
+
+
+class StalledError(WaitTimeoutError):
+    """The object did not get on for longer than its task allows."""

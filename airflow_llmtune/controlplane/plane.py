@@ -203,6 +203,11 @@ class ControlPlane:
         """How many requests of each verb and resource have been answered."""
         return Counter(self._api.requests)
 
+    @property
+    def open_streams(self) -> int:
+        """How many watches and followed logs are open at this moment."""
+        return len(self._api.streams)
+
     def drop_watches(self) -> None:
         """End all open watches and followed logs, as a restarting API server or a proxy would."""
         if self._thread is not None:

@@ -13,11 +13,15 @@ from airflow_llmtune.exceptions import KubernetesApiError
 __all__ = ["read_error", "status_error"]
 
 
+# No server means longer, and a header that does would stop a wait for good.
+MAX_RETRY_AFTER = 60.0
+
+
 async def read_error(response: aiohttp.ClientResponse, host: str) -> KubernetesApiError:
-    return status_error(await _decode(response), host)
+    return status_error(await _decode(response), host, response.headers.get("Retry-After", ""))
 
 
-def status_error(status: Mapping[str, Any], host: str) -> KubernetesApiError:
+def status_error(status: Mapping[str, Any], host: str, retry_after: str = "") -> KubernetesApiError:
     code, reason = int(status.get("code") or 0), str(status.get("reason") or "")
     message = status.get("message") or "no message"
     if code == 500 and "failed to create typed patch object" in message:
@@ -27,6 +31,8 @@ def status_error(status: Mapping[str, Any], host: str) -> KubernetesApiError:
         code=code,
         reason=reason,
         causes=_read_causes(status.get("details")),
+        # The header may also be a date; Kubernetes writes seconds.
+        retry_after=min(float(retry_after), MAX_RETRY_AFTER) if retry_after.isdecimal() else 0.0,
     )
 
 

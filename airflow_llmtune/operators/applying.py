@@ -10,7 +10,7 @@ from airflow_llmtune.exceptions import ForeignObjectError, KubernetesApiError
 from airflow_llmtune.resources.meta import ResourceKind, path
 
 if TYPE_CHECKING:
-    from airflow_llmtune.hooks.kubeflow import KubeflowClient
+    from airflow_llmtune.hooks.client import KubeflowClient
 
 __all__ = ["apply", "differs"]
 

@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime
+from contextlib import suppress
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_llmtune.exceptions import (
     KubernetesApiError,
     OutcomeError,
+    StalledError,
     WaitTimeoutError,
 )
 from airflow_llmtune.operators.claim import UNUSABLE, Claim, attempt_of
-from airflow_llmtune.operators.lineage import openlineage_facets
 from airflow_llmtune.operators.manifest import with_metadata
 from airflow_llmtune.operators.model_asset import tell_outlets
 from airflow_llmtune.operators.waiting import WaitingOperator
-from airflow_llmtune.resources.meta import DELIVERED_ANNOTATION, OWNER_ANNOTATION, Outcome, Problems, ResourceKind, path
-from airflow_llmtune.triggers.base import API_ERROR, OBJECT_DELETED, WAIT_TIMEOUT, OnKillAction, WaitTrigger
+from airflow_llmtune.resources.meta import (
+    DELIVERED_ANNOTATION,
+    OWNER_ANNOTATION,
+    SETTLED_LABEL,
+    Outcome,
+    Problems,
+    ResourceKind,
+    path,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_llmtune.hooks.kubeflow import KubeflowClient
+    from airflow_llmtune.hooks.client import KubeflowClient
+    from airflow_llmtune.triggers.base import OnKillAction, WaitTrigger
 
 __all__ = ["KubeflowOperator"]
 
@@ -38,15 +47,24 @@ class KubeflowOperator(WaitingOperator):
     used; after a failed one, a clear by a human or changed arguments the next attempt starts.
 
     :param on_kill_action: ``delete`` or ``keep`` the object when the task is killed.
+    :param stall_timeout: give up when the object gets no further for so long.
 
-    Its ``wait_timeout`` counts from the object's creation; then the object is deleted unless ``on_kill_action`` is
-    ``keep``. The other arguments are those of :class:`~airflow_llmtune.operators.waiting.WaitingOperator`.
+    Its ``wait_timeout`` counts from the object's creation. When the task gives up, the object is deleted unless
+    ``on_kill_action`` is ``keep``. The other arguments are those of
+    :class:`~airflow_llmtune.operators.waiting.WaitingOperator`.
     """
 
     on_kill_actions = ("delete", "keep")
 
-    def __init__(self, *, on_kill_action: OnKillAction = "delete", **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        on_kill_action: OnKillAction = "delete",
+        stall_timeout: timedelta | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(on_kill_action=on_kill_action, **kwargs)
+        self.stall_timeout = stall_timeout
         self._result: JSON | None = None
 
     # What a kind adds.
@@ -112,6 +130,8 @@ class KubeflowOperator(WaitingOperator):
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:  # noqa: ARG002 (the listener's signature)
         """Tell OpenLineage's listener what was read and written; only that listener calls this."""
+        from airflow_llmtune.operators.lineage import openlineage_facets
+
         return None if self._result is None else openlineage_facets(self.read_sources(), self._result)
 
     async def abandon(self, claim: Claim) -> None:
@@ -127,6 +147,9 @@ class KubeflowOperator(WaitingOperator):
     def _checked_manifest(self) -> JSON:
         problems = Problems()
         self._check_waiting(problems)
+        stall_timeout: Any = self.stall_timeout  # whatever the DAG's author gave
+        if not isinstance(stall_timeout, timedelta | None):
+            problems.add("stall_timeout", stall_timeout, "is no timedelta", "give timedelta(hours=2), say")
         manifest = self.build_manifest(problems)
         given = path(manifest, "metadata", "namespace")
         if self.namespace and given and given != self.namespace:
@@ -184,17 +207,20 @@ class KubeflowOperator(WaitingOperator):
             namespace=metadata["namespace"],
             uid=metadata["uid"],
             deadline=deadline,
+            stall_timeout=None if self.stall_timeout is None else self.stall_timeout.total_seconds(),
             **self._connection(),
         )
 
     async def _finish(self, event: JSON, claim: Claim) -> JSON:
+        from airflow_llmtune.triggers.base import API_ERROR, OBJECT_DELETED, STALLED, WAIT_TIMEOUT
+
         outcome = Outcome.from_event(event)
         name, namespace, uid = event["name"], event["namespace"], event["uid"]
         if outcome.reason == API_ERROR:
             raise KubernetesApiError(outcome.message, reason=API_ERROR)
         async with self.hook.connect() as client:
-            if outcome.reason == WAIT_TIMEOUT:
-                await self._time_out(client, outcome, name, namespace, uid)
+            if outcome.reason in {WAIT_TIMEOUT, STALLED}:
+                await self._give_up(client, outcome, name, namespace, uid)
             obj = await client.find(self.kind, namespace, name)
             if obj is None or obj["metadata"]["uid"] != uid:
                 gone = (
@@ -203,7 +229,10 @@ class KubeflowOperator(WaitingOperator):
                 raise OutcomeError(outcome.message if outcome.reason == OBJECT_DELETED else gone)
             await self.stop_leftovers(client, obj)
             if outcome.phase != "Succeeded":
-                raise await self.explain_failure(client, obj, outcome)
+                error = await self.explain_failure(client, obj, outcome)
+                with suppress(KubernetesApiError):  # It must not hide why the object failed.
+                    await self._deliver(client, obj, UNUSABLE)
+                raise error
             try:
                 result = await self.read_result(client, obj)
             except OutcomeError:
@@ -213,18 +242,19 @@ class KubeflowOperator(WaitingOperator):
             return result
 
     async def _deliver(self, client: KubeflowClient, obj: JSON, epoch: str) -> None:
-        """Write on the object that its result was read, so that a later run of the task starts afresh."""
+        """Write on the object that it was read to its end: a later run of the task starts afresh, and nobody waits."""
         metadata = obj["metadata"]
-        patch = {"metadata": {"annotations": {DELIVERED_ANNOTATION: epoch}}}
+        patch = {"metadata": {"annotations": {DELIVERED_ANNOTATION: epoch}, "labels": {SETTLED_LABEL: "true"}}}
         await client.patch(self.kind, metadata["namespace"], metadata["name"], patch)
 
-    async def _time_out(
-        self, client: KubeflowClient, outcome: Outcome, name: str, namespace: str, uid: str
-    ) -> NoReturn:
+    async def _give_up(self, client: KubeflowClient, outcome: Outcome, name: str, namespace: str, uid: str) -> NoReturn:
+        from airflow_llmtune.triggers.base import STALLED
+
         obj = await client.find(self.kind, namespace, name)
         reasons: list[str] = []
         if obj is not None and obj["metadata"]["uid"] == uid:
             reasons = await self.read_reasons(client, obj)
         if self.on_kill_action == "delete":
             await client.delete(self.kind, namespace, name, uid=uid)
-        raise WaitTimeoutError("\n  ".join([outcome.message, *reasons]))
+        error = StalledError if outcome.reason == STALLED else WaitTimeoutError
+        raise error("\n  ".join([outcome.message, *reasons]))

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from airflow_llmtune.resources.meta import (
     ATTEMPT_LABEL,
@@ -28,8 +27,7 @@ FINGERPRINT_ANNOTATION = "airflow-llmtune/fingerprint"
 UNUSABLE = "unusable"
 
 
-@dataclass(frozen=True)
-class Claim:
+class Claim(NamedTuple):
     """
     One try of a task instance, as far as its objects are concerned.
 

@@ -6,11 +6,8 @@ import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
-
-from airflow.sdk import Connection
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_llmtune.exceptions import (
     DeploymentFailedError,
@@ -22,7 +19,6 @@ from airflow_llmtune.links.kserve import EndpointLink
 from airflow_llmtune.operators.applying import apply, differs
 from airflow_llmtune.operators.claim import Claim
 from airflow_llmtune.operators.diagnosis import explain
-from airflow_llmtune.operators.endpoint import ask
 from airflow_llmtune.operators.model_asset import tell_outlets
 from airflow_llmtune.operators.waiting import WaitingOperator
 from airflow_llmtune.resources import inference_service, rollback_record
@@ -30,25 +26,21 @@ from airflow_llmtune.resources.meta import Outcome, Problems, ResourceKind, path
 from airflow_llmtune.resources.revision import REVISION_LABEL, read_revisions, stamped
 from airflow_llmtune.resources.rollout import SUPERSEDED, has_failed
 from airflow_llmtune.resources.smoke_test import SmokeTest
-from airflow_llmtune.triggers.base import API_ERROR, OBJECT_DELETED, WAIT_TIMEOUT
-from airflow_llmtune.triggers.kserve import InferenceServiceTrigger
 from airflow_llmtune.triggers.rollback import ATTEMPTS, await_end, find_record, forget, keep_previous, roll_back
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_llmtune.hooks.kubeflow import KubeflowClient
+    from airflow_llmtune.hooks.client import KubeflowClient
+    from airflow_llmtune.triggers.kserve import InferenceServiceTrigger
 
 __all__ = ["DeploymentOperator"]
 
 JSON = dict[str, Any]
 ON_FAILURE = ("rollback", "keep")
-# What the object says then is not of this deployment.
-NOT_OURS = frozenset({SUPERSEDED, OBJECT_DELETED})
 
 
-@dataclass(frozen=True)
-class Applied:
+class Applied(NamedTuple):
     """What was applied, and since when it is waited for."""
 
     obj: JSON
@@ -106,6 +98,8 @@ class DeploymentOperator(WaitingOperator):
     @property
     def trigger_class(self) -> type[InferenceServiceTrigger]:
         """The trigger that waits for this kind of object; known after rendering."""
+        from airflow_llmtune.triggers.kserve import InferenceServiceTrigger
+
         return InferenceServiceTrigger
 
     def build_manifest(self, problems: Problems) -> JSON:
@@ -259,6 +253,8 @@ class DeploymentOperator(WaitingOperator):
         )
 
     async def _look(self, trigger: InferenceServiceTrigger) -> Outcome:
+        from airflow_llmtune.triggers.base import API_ERROR
+
         try:
             async with self.hook.connect() as client:
                 return await trigger.look(client)
@@ -266,6 +262,8 @@ class DeploymentOperator(WaitingOperator):
             return Outcome("Failed", API_ERROR, str(error))
 
     async def _finish(self, event: JSON, claim: Claim, *, is_last: bool) -> JSON:
+        from airflow_llmtune.triggers.base import API_ERROR
+
         outcome, name, namespace = Outcome.from_event(event), event["name"], event["namespace"]
         if outcome.reason == API_ERROR:
             told = [await self._go_back(namespace, name, claim)] if is_last else []
@@ -280,10 +278,14 @@ class DeploymentOperator(WaitingOperator):
 
     async def _fail(self, outcome: Outcome, namespace: str, name: str, claim: Claim) -> Exception:
         """Bring back what served before, and return the error that tells all of it."""
+        from airflow_llmtune.triggers.base import OBJECT_DELETED, WAIT_TIMEOUT
+
         where = f"{self.resource_kind.kind} {name} in namespace {namespace}"
         lines = [f"{where} was not deployed: {outcome.reason}: {outcome.message}"]
         async with self.hook.connect() as client:
-            obj = None if outcome.reason in NOT_OURS else await client.find(self.resource_kind, namespace, name)
+            # What the object says then is not of this deployment.
+            is_other = outcome.reason in {SUPERSEDED, OBJECT_DELETED}
+            obj = None if is_other else await client.find(self.resource_kind, namespace, name)
             revisions = [] if obj is None else read_revisions(obj["spec"])
             if revisions:
                 lines += await self._explain(client, namespace, name, revisions)
@@ -325,9 +327,13 @@ class DeploymentOperator(WaitingOperator):
         endpoint = (address_url or url) if inside else (url or address_url)
         if endpoint is None:
             raise DeploymentFailedError("The smoke test failed: the status names no URL")
+        from airflow_llmtune.operators.endpoint import ask
+
         return ask(endpoint, test, self._read_token(), self.log.info)
 
     def _read_token(self) -> str | None:
+        from airflow.sdk import Connection
+
         return None if self.endpoint_conn_id is None else Connection.get(self.endpoint_conn_id).password
 
     def _result(self, obj: JSON, url: str | None, address_url: str | None, asked: JSON | None) -> JSON:

@@ -8,7 +8,7 @@ from airflow_llmtune.exceptions import KubernetesApiError
 from airflow_llmtune.resources import event, pod
 
 if TYPE_CHECKING:
-    from airflow_llmtune.hooks.kubeflow import KubeflowClient
+    from airflow_llmtune.hooks.client import KubeflowClient
 
 __all__ = ["explain", "read_pods"]
 

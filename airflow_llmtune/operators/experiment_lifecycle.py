@@ -10,16 +10,16 @@ from airflow_llmtune.operators.base import KubeflowOperator
 from airflow_llmtune.operators.diagnosis import explain
 from airflow_llmtune.resources import experiment
 from airflow_llmtune.resources.meta import Outcome
-from airflow_llmtune.triggers.base import WaitTrigger
-from airflow_llmtune.triggers.katib import KatibExperimentTrigger
 
 if TYPE_CHECKING:
-    from airflow_llmtune.hooks.kubeflow import KubeflowClient
+    from airflow.sdk import Context
+
+    from airflow_llmtune.hooks.client import KubeflowClient
+    from airflow_llmtune.triggers.base import WaitTrigger
 
 __all__ = ["ExperimentLifecycle"]
 
 JSON = dict[str, Any]
-EXPERIMENT_LABEL = "katib.kubeflow.org/experiment"
 TRIAL_LABEL = "katib.kubeflow.org/trial"
 # More failed trials than these say the same thing again.
 EXPLAINED_TRIALS = 3
@@ -28,8 +28,12 @@ EXPLAINED_TRIALS = 3
 class ExperimentLifecycle(KubeflowOperator):
     """Waits for an Experiment and returns its best trial."""
 
+    _progress: JSON | None = None
+
     @property
     def trigger_class(self) -> type[WaitTrigger]:
+        from airflow_llmtune.triggers.katib import KatibExperimentTrigger
+
         return KatibExperimentTrigger
 
     def decoder(self, obj: JSON) -> Callable[[Mapping[str, str]], JSON]:
@@ -39,6 +43,16 @@ class ExperimentLifecycle(KubeflowOperator):
     def artifact_uri(self, trial: str) -> str | None:  # noqa: ARG002 (a hook for the subclass)
         """Return where the trial left its model; None when it left none."""
         return None
+
+    def execute_complete(self, context: Context, event: JSON) -> JSON:
+        from airflow_llmtune.triggers.progress import XCOM_KEY
+
+        try:
+            return super().execute_complete(context, event)
+        finally:
+            # The trigger's last one may be of a moment before the last trial; a failed Experiment has one, too.
+            if self._progress is not None:
+                context["ti"].xcom_push(XCOM_KEY, self._progress)
 
     async def read_result(self, client: KubeflowClient, obj: JSON) -> JSON:  # noqa: ARG002
         optimum = experiment.read_optimum(obj)
@@ -54,7 +68,11 @@ class ExperimentLifecycle(KubeflowOperator):
 
     async def stop_leftovers(self, client: KubeflowClient, obj: JSON) -> None:
         """Delete the trials that still run: Katib itself lets them go on after the Experiment has finished."""
-        for trial in await self._trials(client, obj):
+        from airflow_llmtune.resources.tuning_progress import read_end
+
+        trials = await self._trials(client, obj)
+        self._progress = read_end(obj, trials)
+        for trial in trials:
             if not experiment.read_trial(trial)["finished"]:
                 metadata = trial["metadata"]
                 self.log.info("Stopping trial %s, which still runs", metadata["name"])
@@ -77,6 +95,8 @@ class ExperimentLifecycle(KubeflowOperator):
         return ExperimentFailedError("\n".join(lines))
 
     async def _trials(self, client: KubeflowClient, obj: JSON) -> list[JSON]:
+        from airflow_llmtune.resources.tuning_progress import EXPERIMENT_LABEL
+
         metadata = obj["metadata"]
         selector = f"{EXPERIMENT_LABEL}={metadata['name']}"
         trials, _ = await client.list_all(experiment.TRIAL_KIND, metadata["namespace"], label_selector=selector)

@@ -21,7 +21,7 @@ from airflow_llmtune.resources.warm_start import DEFAULT_SCALE
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_llmtune.hooks.kubeflow import KubeflowClient
+    from airflow_llmtune.hooks.client import KubeflowClient
 
 __all__ = ["KatibExperimentOperator", "KatibTuneLLMOperator"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_llmtune.operators.deployment import DeploymentOperator
 from airflow_llmtune.operators.manifest import load_manifest_file, read_manifest
@@ -12,7 +12,9 @@ from airflow_llmtune.resources.meta import Problems, path, whole
 from airflow_llmtune.resources.rollback_record import whole_manifest
 from airflow_llmtune.resources.serving_spec import ServingSpec
 from airflow_llmtune.resources.smoke_test import ROOTS, SmokeTest
-from airflow_llmtune.triggers.kserve import InferenceServiceTrigger, LLMInferenceServiceTrigger
+
+if TYPE_CHECKING:
+    from airflow_llmtune.triggers.kserve import InferenceServiceTrigger
 
 __all__ = ["CanaryTrafficOperator", "DeployLLMOperator", "InferenceServiceOperator"]
 
@@ -154,6 +156,8 @@ class DeployLLMOperator(DeploymentOperator):
 
     @property
     def trigger_class(self) -> type[InferenceServiceTrigger]:
+        from airflow_llmtune.triggers.kserve import InferenceServiceTrigger, LLMInferenceServiceTrigger
+
         return LLMInferenceServiceTrigger if self._is_llm else InferenceServiceTrigger
 
     @property

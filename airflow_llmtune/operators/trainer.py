@@ -14,18 +14,14 @@ from airflow_llmtune.resources import job, pod, pytorch_job, train_job, train_jo
 from airflow_llmtune.resources.fingerprint import evaluation_fingerprint, training_fingerprint
 from airflow_llmtune.resources.meta import Outcome, Problems
 from airflow_llmtune.resources.trainer_spec import read_flags
-from airflow_llmtune.triggers.base import WaitTrigger
-from airflow_llmtune.triggers.trainer import JobTrigger, PyTorchJobTrigger, TrainJobTrigger
 
 if TYPE_CHECKING:
-    from airflow_llmtune.hooks.kubeflow import KubeflowClient
+    from airflow_llmtune.hooks.client import KubeflowClient
+    from airflow_llmtune.triggers.base import WaitTrigger
 
 __all__ = ["EvaluateLLMOperator", "FineTuneLLMOperator", "PyTorchJobOperator", "TrainJobOperator"]
 
 JSON = dict[str, Any]
-TRIGGERS: Mapping[str, type[WaitTrigger]] = {
-    trigger.kind.kind: trigger for trigger in (JobTrigger, PyTorchJobTrigger, TrainJobTrigger)
-}
 POD_SELECTORS = {
     job.KIND.kind: job.pod_selector,
     pytorch_job.KIND.kind: pytorch_job.pod_selector,
@@ -91,6 +87,8 @@ class TrainJobOperator(TrainingLifecycle):
 
     @property
     def trigger_class(self) -> type[WaitTrigger]:
+        from airflow_llmtune.triggers.trainer import TrainJobTrigger
+
         return TrainJobTrigger
 
     def resolve_template_files(self) -> None:
@@ -122,6 +120,8 @@ class PyTorchJobOperator(TrainingLifecycle):
 
     @property
     def trigger_class(self) -> type[WaitTrigger]:
+        from airflow_llmtune.triggers.trainer import PyTorchJobTrigger
+
         return PyTorchJobTrigger
 
     def resolve_template_files(self) -> None:
@@ -183,7 +183,10 @@ class TrainerOperator(SkippingOperator, TrainingLifecycle):
 
     @property
     def trigger_class(self) -> type[WaitTrigger]:
-        return TRIGGERS[self.read_trainer(Problems()).job_kind]
+        from airflow_llmtune.triggers.trainer import JobTrigger, PyTorchJobTrigger, TrainJobTrigger
+
+        triggers = {trigger.kind.kind: trigger for trigger in (JobTrigger, PyTorchJobTrigger, TrainJobTrigger)}
+        return triggers[self.read_trainer(Problems()).job_kind]
 
     def read_trainer(self, problems: Problems, **own: Any) -> trial_template.TrainerSpec:
         """

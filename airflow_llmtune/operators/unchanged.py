@@ -15,7 +15,7 @@ from airflow_llmtune.resources.source import Source
 if TYPE_CHECKING:
     from airflow.sdk import Asset, Context
 
-    from airflow_llmtune.hooks.kubeflow import KubeflowClient
+    from airflow_llmtune.hooks.client import KubeflowClient
 
 __all__ = ["SkippingOperator"]
 

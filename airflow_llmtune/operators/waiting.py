@@ -116,7 +116,7 @@ class WaitingOperator(ClusterConnection, BaseOperator):
         """Return the outcome when there is one; the worker does not come back from here when the task defers."""
         if self.deferrable:
             self.defer(trigger=trigger, method_name=self.execute_complete.__name__, timeout=_backstop(trigger.deadline))
-        return asyncio.run(trigger.wait())
+        return asyncio.run(trigger.wait(alone=True))
 
     def _check_waiting(self, problems: Problems) -> None:
         problems.choice("on_kill_action", self.on_kill_action, self.on_kill_actions)

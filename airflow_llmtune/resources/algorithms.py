@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from airflow_llmtune.resources.meta import Problems, did_you_mean, finite
 
@@ -15,8 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["ALGORITHMS", "check_algorithm"]
 
 
-@dataclass(frozen=True)
-class Algorithm:
+class Algorithm(NamedTuple):
     settings: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from airflow_llmtune.resources.meta import Problems, did_you_mean, finite, path
 
@@ -21,8 +20,7 @@ DIRECTIONS = ("minimize", "maximize")
 _PARTS: dict[str, Any] = {"parameters": {}, "metrics": {}, "artifact_uri": None, "model": None, "dataset": None}
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(NamedTuple):
     """What "better" means."""
 
     metric: str
@@ -50,8 +48,7 @@ class Rule:
         )
 
 
-@dataclass(frozen=True)
-class Decision:
+class Decision(NamedTuple):
     promote: bool
     reason: str
     value: float | None = None
@@ -278,8 +275,7 @@ def without(record: JSON, *keys: str) -> dict[str, Any]:
 # --- drift --------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Drift:
+class Drift(NamedTuple):
     drifted: bool
     reason: str
     value: float

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_entries", "read_env", "refuse_secret"]
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_NAME = r"[A-Za-z_][A-Za-z0-9_]*"
 _SOURCES = ("secretKeyRef", "configMapKeyRef", "fieldRef", "resourceFieldRef")
 
 
@@ -22,7 +22,7 @@ def read_env(given: Any, problems: Problems) -> dict[str, str | Mapping[str, Any
     env: dict[str, str | Mapping[str, Any]] = {}
     for name, value in problems.mapping("env", given).items():
         where = f"env.{name.partition('=')[0]}"  # behind `=` somebody may have written the value
-        if not _NAME.fullmatch(name):
+        if not re.fullmatch(_NAME, name):
             problems.add(where, name, "is not a variable's name", "use letters, digits and `_`, no digit first")
         elif isinstance(value, Mapping):
             _check_source(where, value, problems)

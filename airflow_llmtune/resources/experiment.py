@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from airflow_llmtune.exceptions import OutcomeError
 from airflow_llmtune.resources import experiment_preflight
@@ -34,7 +33,7 @@ KIND = ResourceKind("kubeflow.org", "v1beta1", "Experiment", "experiments")
 SUGGESTION_KIND = ResourceKind("kubeflow.org", "v1beta1", "Suggestion", "suggestions")
 
 # Katib's StdOut collector finds names of these characters only.
-_METRIC_NAME = re.compile(r"[A-Za-z0-9_|-]+")
+_METRIC_NAME = r"[A-Za-z0-9_|-]+"
 # One broken trial may be bad luck, three are a broken set-up; Katib's own default would try all of them.
 _DEFAULT_MAX_FAILED = 3
 
@@ -42,8 +41,7 @@ _DEFAULT_MAX_FAILED = 3
 # --- the spec -----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class ExperimentSpec:
+class ExperimentSpec(NamedTuple):
     space: SearchSpace
     objective_metric_name: str
     objective_type: str
@@ -149,7 +147,7 @@ class ExperimentSpec:
 
 
 def _read_metric_name(argument: str, value: Any, problems: Problems) -> str:
-    if isinstance(value, str) and _METRIC_NAME.fullmatch(value):
+    if isinstance(value, str) and re.fullmatch(_METRIC_NAME, value):
         return value
     rule = "is not a metric name that Katib's log collector can find"
     problems.add(argument, value, rule, "use letters, digits, `_` and `-` only, such as eval_loss")
@@ -197,8 +195,7 @@ def check_manifest(manifest: Any, problems: Problems) -> None:
 # --- the status ---------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Optimum:
+class Optimum(NamedTuple):
     trial: str
     assignments: Mapping[str, str]
     metrics: Mapping[str, float]

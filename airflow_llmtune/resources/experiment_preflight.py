@@ -17,8 +17,8 @@ from airflow_llmtune.resources.shape import has_shape
 
 __all__ = ["check"]
 
-_PLACEHOLDER = re.compile(r"\$\{trialParameters\.([^{}]*)\}")
-_METADATA_REFERENCE = re.compile(r"\$\{trialSpec\.(Name|Namespace|Kind|APIVersion|(Annotations|Labels)\[.+\])\}")
+_PLACEHOLDER = r"\$\{trialParameters\.([^{}]*)\}"
+_METADATA_REFERENCE = r"\$\{trialSpec\.(Name|Namespace|Kind|APIVersion|(Annotations|Labels)\[.+\])\}"
 _RANGES = ("int", "double")
 _LISTS = ("categorical", "discrete")
 _DEFAULT_PARALLEL = 3
@@ -176,7 +176,7 @@ def _check_trial_parameters(entries: list[Any], names: set[str] | None, problems
         name, reference = entry.get("name") or "", entry.get("reference") or ""
         if not name or "{" in name or "}" in name:
             problems.add(f"{where}.name", name, "is empty or contains a brace", "give a plain name")
-        if names is not None and reference not in names and not _METADATA_REFERENCE.fullmatch(reference):
+        if names is not None and reference not in names and not re.fullmatch(_METADATA_REFERENCE, reference):
             rule = "is neither a parameter of spec.parameters nor ${trialSpec.Name} or the like"
             problems.add(f"{where}.reference", reference, rule, "give the parameter's name")
         for key, value, seen in (("name", name, declared), ("reference", reference, references)):
@@ -198,7 +198,7 @@ def _check_trial_spec(spec: Mapping[str, Any], declared: set[str], container: An
     for key in ("name", "namespace"):
         if path(spec, "metadata", key):
             problems.add(f"{where}.metadata.{key}", spec["metadata"][key], "is set by Katib", "leave it out")
-    used = set(_PLACEHOLDER.findall(json.dumps(spec, default=str)))
+    used = set(re.findall(_PLACEHOLDER, json.dumps(spec, default=str)))
     for name in sorted(declared - used):
         rule = "is declared, but ${trialParameters." + name + "} is not in the trialSpec"
         problems.add("spec.trialTemplate.trialParameters", name, rule, "use it, or leave the entry out")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_header", "check_metadata"]
 
-_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+_NAME = r"[a-z]([-a-z0-9]*[a-z0-9])?"
 
 
 def check_header(manifest: Mapping[str, Any], kind: ResourceKind, max_name_length: int, problems: Problems) -> None:
@@ -25,7 +25,7 @@ def check_header(manifest: Mapping[str, Any], kind: ResourceKind, max_name_lengt
     name = path(manifest, "metadata", "name")
     if name is None:
         return
-    if not isinstance(name, str) or not _NAME.fullmatch(name) or len(name) > max_name_length:
+    if not isinstance(name, str) or not re.fullmatch(_NAME, name) or len(name) > max_name_length:
         rule = f"is not a name of at most {max_name_length} characters a-z, 0-9 and `-`, starting with a letter"
         problems.add("metadata.name", name, rule, "shorten it, or leave it out")
 

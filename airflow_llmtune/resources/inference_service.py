@@ -15,6 +15,7 @@ __all__ = [
     "KIND",
     "MAX_NAME_LENGTH",
     "MODES",
+    "OWNER_LABEL",
     "check_environments",
     "check_manifest",
     "deployment_mode",
@@ -25,6 +26,7 @@ __all__ = [
 ]
 
 KIND = ResourceKind("serving.kserve.io", "v1beta1", "InferenceService", "inferenceservices", strict=True)
+OWNER_LABEL = "serving.kserve.io/inferenceservice"
 DEPLOYMENT_MODE = "serving.kserve.io/deploymentMode"
 MODES = ("Standard", "Knative")
 # Names that KServe gave them before 0.16.
@@ -36,7 +38,7 @@ MAX_NAME_LENGTH = 63 - len("-r12345678-predictor")
 
 def pod_selector(name: str) -> str:
     """Select the Deployments and pods of one InferenceService."""
-    return f"serving.kserve.io/inferenceservice={name}"
+    return f"{OWNER_LABEL}={name}"
 
 
 def deployment_mode(obj: Mapping[str, Any] | None) -> str | None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from airflow_llmtune.resources.meta import Problems, path, text_of
 from airflow_llmtune.resources.source import Source
@@ -16,8 +15,7 @@ HUB = "https://huggingface.co"
 _OBJECTS = ("experiment", "trial", "job", "namespace")
 
 
-@dataclass(frozen=True)
-class DatasetName:
+class DatasetName(NamedTuple):
     namespace: str
     name: str
     version: str | None = None

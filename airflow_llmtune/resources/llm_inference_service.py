@@ -7,15 +7,17 @@ from typing import Any
 
 from airflow_llmtune.resources.meta import ResourceKind, path
 
-__all__ = ["CONTAINER", "KIND", "pod_selector", "read_url"]
+__all__ = ["ALL_PODS", "CONTAINER", "KIND", "OWNER_LABEL", "pod_selector", "read_url"]
 
 KIND = ResourceKind("serving.kserve.io", "v1alpha2", "LLMInferenceService", "llminferenceservices", strict=True)
 CONTAINER = "main"
+OWNER_LABEL = "app.kubernetes.io/name"
+ALL_PODS = "app.kubernetes.io/part-of=llminferenceservice"
 
 
 def pod_selector(name: str) -> str:
     """Select the Deployments and pods of one LLMInferenceService."""
-    return f"app.kubernetes.io/name={name},app.kubernetes.io/part-of=llminferenceservice"
+    return f"{OWNER_LABEL}={name},{ALL_PODS}"
 
 
 def read_url(obj: Mapping[str, Any]) -> tuple[str | None, str | None]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from airflow_llmtune.exceptions import FieldError, InvalidSpecError
 from airflow_llmtune.resources.redaction import shown
@@ -20,6 +18,8 @@ __all__ = [
     "IDENTITY_LABEL",
     "MAX_NAME_LENGTH",
     "OWNER_ANNOTATION",
+    "SETTLED_LABEL",
+    "WAITED_FOR",
     "Outcome",
     "Phase",
     "Problems",
@@ -29,6 +29,7 @@ __all__ = [
     "finite",
     "identity",
     "identity_selector",
+    "is_waited_for",
     "metadata",
     "object_name",
     "owner_labels",
@@ -43,6 +44,10 @@ ATTEMPT_LABEL = "airflow-llmtune/attempt"
 OWNER_ANNOTATION = "airflow-llmtune/owner"
 # Its result went to a task; a later run of that task starts afresh.
 DELIVERED_ANNOTATION = "airflow-llmtune/delivered"
+# Nobody waits for it any more, so no triggerer needs to list it.
+SETTLED_LABEL = "airflow-llmtune/settled"
+# What this provider made and somebody may wait for.
+WAITED_FOR = f"{IDENTITY_LABEL},!{SETTLED_LABEL}"
 
 # Katib refuses longer Experiment names; with its suffixes (`-<8 characters>` for a trial, `-master-0` for its
 # pod; `-bayesianoptimization` for a service) 40 stays below the 63 of a DNS label.
@@ -53,8 +58,7 @@ _MAX_MESSAGE_LENGTH = 1000
 Phase = Literal["Pending", "Running", "Succeeded", "Failed"]
 
 
-@dataclass(frozen=True)
-class ResourceKind:
+class ResourceKind(NamedTuple):
     group: str
     version: str
     kind: str
@@ -83,6 +87,12 @@ def identity(dag_id: str, task_id: str, run_id: str, map_index: int) -> str:
 
 def identity_selector(dag_id: str, task_id: str, run_id: str, map_index: int) -> str:
     return f"{IDENTITY_LABEL}={identity(dag_id, task_id, run_id, map_index)}"
+
+
+def is_waited_for(obj: Mapping[str, Any]) -> bool:
+    """Tell whether the selector ``WAITED_FOR`` finds the object."""
+    labels = path(obj, "metadata", "labels") or {}
+    return IDENTITY_LABEL in labels and SETTLED_LABEL not in labels
 
 
 def object_name(dag_id: str, task_id: str, run_id: str, map_index: int, attempt: int) -> str:
@@ -190,8 +200,7 @@ def text_of(value: str | float | bool) -> str:
     return repr(value) if isinstance(value, float) else str(value)
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     phase: Phase
     reason: str = ""
     message: str = ""
@@ -228,6 +237,8 @@ class Outcome:
 
 def did_you_mean(word: Any, known: Iterable[str]) -> str:
     """The end of a "fix" sentence: the nearest known word, or all of them."""
+    import difflib  # here, since a DAG file that is right has no use for it
+
     words = sorted(known)
     near = difflib.get_close_matches(str(word), words, n=1)
     return f"did you mean `{near[0]}`?" if near else "use one of " + ", ".join(f"`{known}`" for known in words)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_llmtune.resources.source import Source
 
@@ -13,11 +12,10 @@ if TYPE_CHECKING:
 
 __all__ = ["ModelStorage"]
 
-_CLAIM = re.compile(r"pvc://[^/]+/(.+)")
+_CLAIM = r"pvc://[^/]+/(.+)"
 
 
-@dataclass(frozen=True)
-class ModelStorage:
+class ModelStorage(NamedTuple):
     """Either a ``uri`` that KServe fetches or mounts, or a ``path`` at which each pod finds the model already."""
 
     uri: str | None = None
@@ -40,7 +38,7 @@ class ModelStorage:
         """Where it lies in a pod, as one of ``storageUris``: KServe mounts the whole claim, without the path in it."""
         if self.path is not None:
             return self.path
-        claim = _CLAIM.fullmatch(str(self.uri))
+        claim = re.fullmatch(_CLAIM, str(self.uri))
         return f"{mount_path}/{claim[1]}" if claim is not None else mount_path
 
 

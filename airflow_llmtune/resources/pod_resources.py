@@ -9,7 +9,7 @@ from airflow_llmtune.resources.meta import Problems, did_you_mean, text_of
 
 __all__ = ["quantity", "read_resources"]
 
-_QUANTITY = re.compile(r"(?P<number>\d+(\.\d+)?|\.\d+)(?P<unit>m|[kMGTPE]|[KMGTPE]i|[eE]\d+)?")
+_QUANTITY = r"(?P<number>\d+(\.\d+)?|\.\d+)(?P<unit>m|[kMGTPE]|[KMGTPE]i|[eE]\d+)?"
 _UNITS = {"": 1.0, "m": 1e-3} | {
     prefix + suffix: base**power
     for suffix, base in (("", 1000.0), ("i", 1024.0))
@@ -38,7 +38,7 @@ def read_resources(argument: str, given: Any, problems: Problems) -> dict[str, s
 
 
 def quantity(text: str) -> float | None:
-    found = _QUANTITY.fullmatch(text)
+    found = re.fullmatch(_QUANTITY, text)
     if found is None:
         return None
     unit = found["unit"] or ""

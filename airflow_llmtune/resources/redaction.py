@@ -11,9 +11,9 @@ __all__ = ["carries_secret", "is_secret", "looks_secret", "shown"]
 _MAX_TEXT_LENGTH = 120
 _MAX_KEYS = 10
 
-_NAME_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+_NAME_WORD = r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+"
 # Both are matched with a name in capitals, without digits, its words joined by `_`.
-_SECRET_NAME = re.compile(
+_SENSITIVE_NAME = (
     r"(?:^|_)(?:"
     r"[A-Z]*(?:TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL)S?(?:_|$)"
     r"|[A-Z]*(?:API|ACCESS|PRIVATE|SECRET)_?KEYS?(?:_|$)"
@@ -22,7 +22,7 @@ _SECRET_NAME = re.compile(
     r"|CONN(?:ECTION)?_STR(?:ING)?$"
     r")"
 )
-_HARMLESS_NAME = re.compile(
+_HARMLESS_NAME = (
     r"_(?:PATH|FILE|FILENAME|DIR|NAME|ENDPOINT|LENGTH|LIMIT|COUNT|SIZE|TYPE|TTL|TIMEOUT)$"  # about a secret, not one
     r"|(?:^|_)TOKEN_UR[IL]$"
     r"|(?:^|_)(?:ENABLE|DISABLE|SKIP)_"
@@ -35,16 +35,16 @@ _HARMLESS_NAME = re.compile(
     r"|(?:^|_)(?:PUBLIC|PRIMARY|FOREIGN|SORT|PARTITION|OBJECT|CACHE)_KEYS?$"
 )
 # `user:password@` of a URL. A password may contain what a URL should have encoded; `host:port/` is none.
-_USER_INFO = re.compile(r"(?<=://)(?:[^/?#\s]*|[^/?#\s:@]*:(?!\d+[/?#])\S*)@")
+_USER_INFO = r"(?<=://)(?:[^/?#\s]*|[^/?#\s:@]*:(?!\d+[/?#])\S*)@"
 
 
 def looks_secret(name: str) -> bool:
-    words = "_".join(_NAME_WORD.findall(name)).upper()
-    return _SECRET_NAME.search(words) is not None and _HARMLESS_NAME.search(words) is None
+    words = "_".join(re.findall(_NAME_WORD, name)).upper()
+    return re.search(_SENSITIVE_NAME, words) is not None and re.search(_HARMLESS_NAME, words) is None
 
 
 def carries_secret(text: str) -> bool:
-    return _USER_INFO.search(text) is not None or "PRIVATE KEY-----" in text
+    return re.search(_USER_INFO, text) is not None or "PRIVATE KEY-----" in text
 
 
 def is_secret(name: str, value: Any) -> bool:
@@ -69,7 +69,7 @@ def shown(argument: str, value: Any) -> str:
 
 
 def _shown_text(text: str) -> str:
-    text = _USER_INFO.sub("***@", text)
+    text = re.sub(_USER_INFO, "***@", text)
     for word in re.finditer(r"\w+", text):
         if looks_secret(word.group()):  # what follows may be its value
             text = text[: word.end()] + "***"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from airflow_llmtune.resources import canary, deployment, inference_service, pod
 from airflow_llmtune.resources.meta import Outcome, path
@@ -34,8 +33,7 @@ _FATAL_WAITING = frozenset(
 _FAILED_STATES = frozenset({"InvalidSpec", "BlockedByFailedLoad"})
 
 
-@dataclass(frozen=True)
-class Rollout:
+class Rollout(NamedTuple):
     """What is waited for: these revisions, applied at that time."""
 
     revisions: Sequence[str]

@@ -41,7 +41,7 @@ FIRST_WITH_DEADLINE = Version(2, 2)
 CONTAINER = "node"
 _MANAGER = "airflow-llmtune/operator"
 
-_VERSION = re.compile(r"v?2\.(?P<minor>\d+)(\.\S*)?")
+_VERSION = r"v?2\.(?P<minor>\d+)(\.\S*)?"
 # The first version that carries a field.
 _METADATA_SINCE = Version(2, 1)
 _POD_FIELDS = {
@@ -64,7 +64,7 @@ def read_version(where: str, value: Any, problems: Problems) -> Version | None:
     """Text only: the number 2.10 would be 2.1."""
     if isinstance(value, Version):  # read before
         return value
-    if isinstance(value, str) and (found := _VERSION.fullmatch(value)):
+    if isinstance(value, str) and (found := re.fullmatch(_VERSION, value)):
         return Version(2, int(found["minor"]))
     problems.add(where, value, "is not a version of Kubeflow Trainer v2", "give text such as '2.1'")
     return None

@@ -6,8 +6,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from airflow_llmtune.exceptions import OutcomeError
 from airflow_llmtune.resources.meta import Problems, did_you_mean, finite, text_of, whole
@@ -35,9 +34,9 @@ _RANGE_KEYS = ("type", "min", "max", "step", "distribution")
 _LIST_KEYS = ("type", "values")
 
 # A parameter's name is also a command-line flag and part of an environment variable's name.
-_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_NAME = r"[A-Za-z][A-Za-z0-9_]*"
 # Katib pastes values into the template's JSON as they are; Kubernetes then expands `$`.
-_UNCARRIABLE = re.compile(r'["\\$\x00-\x1f\x7f]')
+_UNCARRIABLE = r'["\\$\x00-\x1f\x7f]'
 
 
 # --- what a DAG author writes -------------------------------------------------------------------------------
@@ -79,8 +78,7 @@ def _given(**keys: Any) -> dict[str, Any]:
 # --- the checked form ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Parameter:
+class Parameter(NamedTuple):
     """One checked parameter: a range (``min``, ``max``) or a list (``values``), as its type says."""
 
     name: str
@@ -134,8 +132,7 @@ def decode_number(name: str, type_: str, text: str) -> int | float:
     return number
 
 
-@dataclass(frozen=True)
-class SearchSpace:
+class SearchSpace(NamedTuple):
     parameters: tuple[Parameter, ...]
 
     @classmethod
@@ -177,7 +174,7 @@ class SearchSpace:
 def _read_parameter(name: Any, given: Any, problems: Problems, argument: str) -> Parameter | None:
     where = f"{argument}.{name}"
     before = len(problems.errors)
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not re.fullmatch(_NAME, name):
         problems.add(where, name, "is not a valid name", "use letters, digits and `_`, starting with a letter")
     if not isinstance(given, Mapping):
         problems.add(where, given, "is not a parameter", "give a dict such as {'type': 'int', 'min': 1, 'max': 8}")
@@ -254,7 +251,7 @@ def _read_value(where: str, type_: str, value: Any, problems: Problems) -> Scala
     if not isinstance(value, str | bool | int | float) or (isinstance(value, float) and not math.isfinite(value)):
         problems.add(where, value, "is not a text, a boolean or a finite number", "give a plain value")
         return None
-    if isinstance(value, str) and (bad := _UNCARRIABLE.search(value)):
+    if isinstance(value, str) and (bad := re.search(_UNCARRIABLE, value)):
         rule = f"contains {bad.group()!r}, which Katib's text substitution cannot carry into the trial"
         problems.add(where, value, rule, 'leave out `"`, `\\`, `$` and control characters')
         return None

@@ -6,8 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from airflow_llmtune.resources import inference_service, llm_inference_service
 from airflow_llmtune.resources.environment import read_env, refuse_secret
@@ -26,9 +25,9 @@ RUNTIMES = ("huggingface", "vllm")
 # What vLLM takes as --max-lora-rank.
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
-_NAME = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
-_SERVED_NAME = re.compile(r"[A-Za-z0-9][\w./:-]*", re.ASCII)
-_FLAG = re.compile(r"[a-z][a-z0-9_-]*")
+_NAME = r"[a-z]([-a-z0-9]*[a-z0-9])?"
+_SERVED_NAME = r"(?a)[A-Za-z0-9][\w./:-]*"
+_FLAG = r"[a-z][a-z0-9_-]*"
 _RESERVED = {
     **dict.fromkeys(("model_name", "served_model_name"), "served_model_name"),
     **dict.fromkeys(("model", "model_dir", "model_id", "model_revision", "revision"), "model"),
@@ -45,8 +44,7 @@ _OVERRIDES = {
 _BASE_PATH, _ADAPTER_PATH = "/mnt/models/base", "/mnt/models/adapter"
 
 
-@dataclass(frozen=True)
-class ServingSpec:
+class ServingSpec(NamedTuple):
     name: str
     kind: str
     runtime: str
@@ -227,10 +225,10 @@ class ServingSpec:
 
 
 def _check_names(name: Any, served: Any, problems: Problems) -> None:
-    if not isinstance(name, str) or not _NAME.fullmatch(name) or len(name) > MAX_NAME_LENGTH:
+    if not isinstance(name, str) or not re.fullmatch(_NAME, name) or len(name) > MAX_NAME_LENGTH:
         rule = f"is not a name of at most {MAX_NAME_LENGTH} characters a-z, 0-9 and `-`, starting with a letter"
         problems.add("name", name, rule, "give such as 'chat'")
-    if not isinstance(served, str) or not _SERVED_NAME.fullmatch(served):
+    if not isinstance(served, str) or not re.fullmatch(_SERVED_NAME, served):
         rule = "is not a name that clients can ask for"
         problems.add("served_model_name", served, rule, "use letters, digits, `.`, `-`, `_`, `/`, `:`")
 
@@ -257,7 +255,7 @@ def _read_args(given: Any, problems: Problems) -> tuple[str, ...]:
     args: list[str] = []
     for name, value in problems.mapping("model_args", given).items():
         where, plain = f"model_args.{name}", name.replace("-", "_")
-        if not _FLAG.fullmatch(name):
+        if not re.fullmatch(_FLAG, name):
             problems.add(where, name, "is not a flag's name", "use a-z, 0-9, `-` and `_`, starting with a letter")
         elif plain in _RESERVED:
             problems.add(where, value, "has an argument of its own", f"use `{_RESERVED[plain]}`")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_llmtune.resources.meta import did_you_mean, path
 
@@ -19,11 +18,10 @@ ROOTS = {"huggingface": "/openai/v1", "vLLM": "/v1"}
 
 _DEFAULTS: Mapping[str, Any] = {"prompt": "Hello", "max_tokens": 16, "expect": None}
 # A base model is often without a template for chats; servers then refuse them in these words.
-_NO_CHAT = re.compile(r"chat[ _]template", re.IGNORECASE)
+_NO_CHAT = r"(?i)chat[ _]template"
 
 
-@dataclass(frozen=True)
-class SmokeTest:
+class SmokeTest(NamedTuple):
     model: str
     root: str
     prompt: str
@@ -75,7 +73,7 @@ class SmokeTest:
 
     @staticmethod
     def is_without_chat(status: int, text: str) -> bool:
-        return status in (400, 404, 422, 500) and _NO_CHAT.search(text) is not None
+        return status in (400, 404, 422, 500) and re.search(_NO_CHAT, text) is not None
 
 
 def _check_pattern(expect: Any, problems: Problems) -> None:

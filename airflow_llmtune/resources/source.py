@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from airflow_llmtune.resources.meta import Problems
 
 __all__ = ["Source", "mount_path"]
 
-_HUB = re.compile(r"(?:hf://)?(?P<name>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>[\w./-]+))?", re.ASCII)
-_S3 = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\s]*)?")
-_CLAIM = re.compile(r"pvc://(?P<claim>[a-z0-9]([-a-z0-9.]*[a-z0-9])?)(?P<path>/.*)?")
-_PATH = re.compile(r"(file://)?/.*")
+_HUB = r"(?a)(?:hf://)?(?P<name>\w[\w.-]*/\w[\w.-]*)(?:@(?P<revision>[\w./-]+))?"
+_S3 = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^\s]*)?"
+_CLAIM = r"pvc://(?P<claim>[a-z0-9]([-a-z0-9.]*[a-z0-9])?)(?P<path>/.*)?"
+_PATH = r"(file://)?/.*"
 _FORMS = "an absolute path, file:///path, s3://bucket/prefix, pvc://claim/path"
 
 
@@ -22,8 +21,7 @@ def mount_path(claim: str) -> str:
     return f"/mnt/{claim}"
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """``flag`` is what the trainer is told; a ``claim`` has to be mounted for it."""
 
     flag: str
@@ -37,12 +35,12 @@ class Source:
         """``hub``: the Hugging Face Hub will do; ``revision``: so will ``@revision`` behind its name."""
         if isinstance(text, str):
             text = text.rstrip("/") or text
-            if claimed := _CLAIM.fullmatch(text):
+            if claimed := re.fullmatch(_CLAIM, text):
                 claim = claimed["claim"]
                 return cls(mount_path(claim) + (claimed["path"] or ""), claim=claim)
-            if _PATH.fullmatch(text) or _S3.fullmatch(text):
+            if re.fullmatch(_PATH, text) or re.fullmatch(_S3, text):
                 return cls(text)
-            if hub and (found := _HUB.fullmatch(text)) and (revision or not found["revision"]):
+            if hub and (found := re.fullmatch(_HUB, text)) and (revision or not found["revision"]):
                 return cls(f"hf://{found['name']}", revision=found["revision"])
         name = "org/name[@revision]" if revision else "org/name"
         fix = f"give {_FORMS}" + (f", hf://{name} or {name}" if hub else "")

@@ -19,9 +19,9 @@ _MANAGED_BY = ("trainer.kubeflow.org/trainjob-controller", "kueue.x-k8s.io/multi
 _PROCESSES = ("auto", "cpu", "gpu")
 # Their environment has fields of its own in the spec.
 _OWN_CONTAINERS = ("node", "dataset-initializer", "model-initializer")
-_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://.+", re.DOTALL)
+_URI = r"(?s)[A-Za-z][A-Za-z0-9+.-]*://.+"
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
-_MANAGER = re.compile(rf"{_LABEL}(\.{_LABEL})*/[A-Za-z0-9/\-._~%!$&'()*+,;=:]+")
+_MANAGER = rf"{_LABEL}(\.{_LABEL})*/[A-Za-z0-9/\-._~%!$&'()*+,;=:]+"
 
 # Types of the fields that are looked at below.
 _ENV = [{"name": str, "value": str, "valueFrom": dict}]
@@ -100,7 +100,7 @@ def _check_initializer(initializer: Mapping[str, Any], problems: Problems) -> No
     for step in ("dataset", "model"):
         given, where = initializer.get(step) or {}, f"spec.initializer.{step}"
         uri = given.get("storageUri")
-        if uri and not _URI.fullmatch(uri):
+        if uri and not re.fullmatch(_URI, uri):
             problems.add(f"{where}.storageUri", uri, "is no URI", "give such as hf://org/name or s3://bucket/prefix")
         if given.get("secretRef") is not None and not given["secretRef"].get("name"):
             problems.add(f"{where}.secretRef.name", None, "is missing", "name a Secret, or leave secretRef out")
@@ -123,7 +123,7 @@ def _check_managers(patches: Sequence[Mapping[str, Any]], problems: Problems) ->
     seen = set()
     for index, patch in enumerate(patches):
         where, manager = f"spec.runtimePatches[{index}].manager", patch.get("manager") or ""
-        if not _MANAGER.fullmatch(manager):
+        if not re.fullmatch(_MANAGER, manager):
             problems.add(where, manager, "is no path behind a domain", "give such as example.com/my-dag")
         elif manager in seen:
             problems.add(where, manager, "is there twice", "put both patches into one")

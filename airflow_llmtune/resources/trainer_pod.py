@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_llmtune.resources import job, pytorch_job, train_job
 from airflow_llmtune.resources.pod_override import merge
@@ -22,8 +21,7 @@ _TERMINATION_LOG = "/dev/termination-log"
 _ANNOTATIONS = {"sidecar.istio.io/inject": "false"}
 
 
-@dataclass(frozen=True)
-class Flag:
+class Flag(NamedTuple):
     """One setting of the trainer, in the arguments or in the environment.
 
     Katib joins a trial's command unquoted into a shell line, so a value that a shell would change goes by the

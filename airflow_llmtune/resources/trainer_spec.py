@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from airflow_llmtune.resources import train_job
 from airflow_llmtune.resources.environment import read_env, refuse_secret
@@ -33,11 +32,10 @@ RESERVED_FLAGS = {
     "save_steps": "FineTuneLLMOperator(checkpoint_steps=…)",
 }
 
-_FLAG_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_FLAG_NAME = r"[a-z][a-z0-9_]*"
 
 
-@dataclass(frozen=True)
-class TrainerSpec:
+class TrainerSpec(NamedTuple):
     """Everything of a trainer run but its hyperparameters."""
 
     image: str
@@ -142,7 +140,7 @@ def read_flags(argument: str, given: Any, problems: Problems, *, none_is_default
     flags = {}
     for name, value in problems.mapping(argument, given).items():
         where = f"{argument}.{name}"
-        if not _FLAG_NAME.fullmatch(name):
+        if not re.fullmatch(_FLAG_NAME, name):
             problems.add(where, name, "is not a setting's name", "use a-z, 0-9 and `_`, starting with a letter")
         elif name in RESERVED_FLAGS:
             problems.add(where, value, "has an argument of its own", f"use `{RESERVED_FLAGS[name]}`")

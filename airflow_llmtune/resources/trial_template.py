@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_llmtune.resources import job, pytorch_job, train_job
@@ -52,7 +51,7 @@ def trial_template(spec: TrainerSpec, space: SearchSpace, problems: Problems) ->
     parameters = [{"name": name, "reference": name} for name in space.names]
     if spec.output is not None:
         folder = literal(OUTPUT_FLAG, spec.output.flag)
-        flags.append(replace(folder, text=f"{folder.text}/{_placeholder(_TRIAL_NAME)}"))
+        flags.append(folder._replace(text=f"{folder.text}/{_placeholder(_TRIAL_NAME)}"))
         parameters.append({"name": _TRIAL_NAME, "reference": "${trialSpec.Name}"})
     success, failure = _CONDITIONS[spec.job_kind]
     template: dict[str, Any] = {

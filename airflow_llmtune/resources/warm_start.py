@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_llmtune.resources.meta import finite, text_of
 from airflow_llmtune.resources.search_space import Parameter, SearchSpace
@@ -27,8 +26,7 @@ DEFAULT_SCALE = 0.25
 _DIGITS = 6
 
 
-@dataclass(frozen=True)
-class Narrowed:
+class Narrowed(NamedTuple):
     space: SearchSpace
     notes: tuple[str, ...]
 
@@ -61,8 +59,7 @@ def start_from(spec: ExperimentSpec, point: Mapping[str, Any], scale: float) -> 
     trials = spec.max_trial_count
     if spec.algorithm_name == "grid" and (size := narrowed.space.size()) is not None:
         trials = min(trials, size)
-    narrower = replace(
-        spec,
+    narrower = spec._replace(
         space=narrowed.space,
         max_trial_count=trials,
         parallel_trial_count=min(spec.parallel_trial_count, trials),
@@ -88,7 +85,7 @@ def _narrow_range(parameter: Parameter, value: Any, scale: float, notes: list[st
         low, high = _on_grid(parameter, centre, low, high)
     else:
         low, high = (_rounded(parameter, bound) for bound in (low, high))
-    return replace(parameter, min=low, max=high) if low < high else parameter
+    return parameter._replace(min=low, max=high) if low < high else parameter
 
 
 def _window(parameter: Parameter, centre: float, scale: float) -> tuple[float, float]:
@@ -143,4 +140,4 @@ def _narrow_list(parameter: Parameter, value: Any, notes: list[str]) -> Paramete
     if ordered[near] != number:
         notes.append(f"`{parameter.name}`={text_of(number)} is not listed; {text_of(ordered[near])} is taken")
     kept = ordered[max(near - 1, 0) : near + 2]
-    return replace(parameter, values=tuple(item for item in parameter.values if item in kept))
+    return parameter._replace(values=tuple(item for item in parameter.values if item in kept))

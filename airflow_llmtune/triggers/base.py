@@ -1,33 +1,36 @@
-"""The one wait loop of the package. A kind adds how its outcome is read and how its progress is told."""
+"""The one wait of the package. A kind adds how its outcome and its progress are read, and how it is told."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_llmtune.exceptions import KubernetesApiError
-from airflow_llmtune.resources.meta import OWNER_ANNOTATION, Outcome, ResourceKind, path
+from airflow_llmtune.resources.meta import OWNER_ANNOTATION, WAITED_FOR, Outcome, ResourceKind, is_waited_for, path
 from airflow_llmtune.triggers.connection import ClusterConnection
+from airflow_llmtune.triggers.list_watch import Selection
+from airflow_llmtune.triggers.shared_watch import View, join
 
 if TYPE_CHECKING:
-    from airflow_llmtune.hooks.kubeflow import KubeflowClient
+    from airflow_llmtune.hooks.client import KubeflowClient
 
 __all__ = [
     "API_ERROR",
     "ENDED_STATES",
     "OBJECT_DELETED",
+    "STALLED",
     "WAIT_TIMEOUT",
     "OnKillAction",
+    "Reading",
     "WaitTrigger",
-    "follow",
-    "follow_all",
 ]
 
 JSON = dict[str, Any]
@@ -36,78 +39,29 @@ OnKillAction = Literal["delete", "keep"]
 # Reasons of an Outcome that the wait itself ended, beside those that Kubernetes gives.
 OBJECT_DELETED = "ObjectDeleted"
 WAIT_TIMEOUT = "WaitTimeout"
+STALLED = "Stalled"
 API_ERROR = "ApiError"
 
-# A watch is asked to end after this many seconds, spread so that many waiters do not come back at once.
-WATCH_SECONDS = (240, 300)
-# A watch that ended sooner counts as a failure to back off from.
-SHORT_WATCH_SECONDS = 5.0
+# The stream may lag behind what was just created; the API server is asked again after so many seconds.
+LAG_SECONDS = 5.0
 # Task states in which nobody will come back for the object; in any other a newer try owns the decision.
 ENDED_STATES = frozenset({"success", "failed", "skipped", "removed", "upstream_failed"})
 # The event loop itself holds its tasks only weakly.
 _DELETIONS: set[asyncio.Task[None]] = set()
 
 
-async def follow(
-    client: KubeflowClient, kind: ResourceKind, namespace: str, name: str, *, poll_interval: float
-) -> AsyncGenerator[JSON | None, None]:
-    """Yield the object as it is now and after each change, for ever; None while there is no such object."""
-    selection = {"field_selector": f"metadata.name={name}"}
-    async with aclosing(follow_all(client, kind, namespace, poll_interval=poll_interval, **selection)) as states:
-        async for objects in states:
-            yield objects[0] if objects else None
-
-
-async def follow_all(
-    client: KubeflowClient,
-    kind: ResourceKind,
-    namespace: str,
-    *,
-    poll_interval: float,
-    field_selector: str = "",
-    label_selector: str = "",
-) -> AsyncGenerator[list[JSON]]:
+@dataclass(frozen=True, slots=True)
+class Reading:
     """
-    Yield all objects that the selectors find, as they are now and after each change, for ever.
+    What is kept of an object while it is waited for.
 
-    List, then watch from the list's resourceVersion; whatever ends the watch (410, lost connection, the server's own
-    time limit) costs one list. Without permission to watch, it lists each ``poll_interval`` seconds.
+    :param uid: its incarnation.
+    :param progress: how far it has got; equal as long as nothing happens.
     """
-    selectors = {"field_selector": field_selector, "label_selector": label_selector}
-    may_watch = True
-    failures = 0
-    while True:
-        objects, version = await client.list_all(kind, namespace, **selectors)
-        known = {obj["metadata"]["name"]: obj for obj in objects}
-        yield list(known.values())
-        if not may_watch:
-            await asyncio.sleep(poll_interval)
-            continue
-        begin = time.monotonic()
-        watch = client.watch(
-            kind,
-            namespace,
-            resource_version=version,
-            **selectors,
-            timeout_seconds=random.randint(*WATCH_SECONDS),  # noqa: S311 (spreads load, guards nothing)
-        )
-        try:
-            async with aclosing(watch):
-                async for type_, changed in watch:
-                    if type_ == "BOOKMARK":
-                        continue
-                    known.pop(changed["metadata"]["name"], None)
-                    if type_ != "DELETED":
-                        known[changed["metadata"]["name"]] = changed
-                    yield list(known.values())
-        except KubernetesApiError as error:
-            if error.code == 403:
-                may_watch = False
-            elif error.code != 410 and not error.transient:
-                raise
-        # A proxy may end each watch at once; then this must not become a loop of lists.
-        failures = min(failures + 1, 8) if time.monotonic() - begin < SHORT_WATCH_SECONDS else 0
-        await asyncio.sleep(min(poll_interval, 0.1 * 2**failures) * random.uniform(0.5, 1.0))  # noqa: S311
+
+    uid: str
+    outcome: Outcome
+    progress: Any
 
 
 class WaitTrigger(ClusterConnection, BaseTrigger):
@@ -126,6 +80,8 @@ class WaitTrigger(ClusterConnection, BaseTrigger):
     :param poll_interval: seconds between reads where this service account may list but not watch.
     :param api_retry_timeout: seconds without any answer of the API server after which the wait gives up.
     :param deadline: seconds since the epoch at which the wait gives up.
+    :param stall_timeout: seconds without any progress of the object after which the wait gives up. They are counted
+        anew when the wait moves to another triggerer.
     :param on_kill_action: ``delete`` or ``keep`` the object when a user ends the deferred task.
     """
 
@@ -145,9 +101,14 @@ class WaitTrigger(ClusterConnection, BaseTrigger):
         poll_interval: float = 30.0,
         api_retry_timeout: float = 300.0,
         deadline: float | None = None,
+        stall_timeout: float | None = None,
         on_kill_action: str = "delete",
+        **newer: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        if newer:
+            # Stored by a version of this package that this triggerer does not have yet.
+            self.log.warning("%s does without the arguments %s", type(self).__name__, sorted(newer))
         self.name = name
         self.namespace = namespace
         self.uid = uid
@@ -158,8 +119,14 @@ class WaitTrigger(ClusterConnection, BaseTrigger):
         self.poll_interval = poll_interval
         self.api_retry_timeout = api_retry_timeout
         self.deadline = deadline
+        self.stall_timeout = stall_timeout
         self.on_kill_action = on_kill_action
         self._fired = False
+        self._progress: Any = None
+        self._moved = time.monotonic()
+        self._warned = self._told_error = False
+
+    # What a kind adds.
 
     @staticmethod
     def read_outcome(obj: JSON) -> Outcome:
@@ -167,15 +134,40 @@ class WaitTrigger(ClusterConnection, BaseTrigger):
         raise NotImplementedError
 
     @staticmethod
-    def describe(obj: JSON) -> str:
-        """Tell the progress in one line; the wait logs it each time it changes."""
+    def read_progress(obj: JSON) -> Any:
+        """Read how far the object has got; small, and equal as long as nothing happens."""
         raise NotImplementedError
 
+    def tell(self, progress: Any) -> None:
+        """Log how far the object has got; called when that has changed."""
+        self.log.info("%s %s: %s", self.kind.kind, self.name, progress)
+
+    def changes_of(self, *, alone: bool) -> Selection | None:  # noqa: ARG002
+        """Return what else to watch, for ``tell_change`` alone; the wait goes on without it where it is forbidden."""
+        return None
+
+    def tell_change(self, change: Any) -> None:
+        """Log what was read of something that has changed."""
+
+    # The wait.
+
+    @classmethod
+    def read(cls, obj: JSON) -> Reading:
+        return Reading(obj["metadata"]["uid"], cls.read_outcome(obj), cls.read_progress(obj))
+
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        own = [cls for cls in type(self).__mro__ if issubclass(cls, WaitTrigger)]
-        parameters = [item for cls in own for item in inspect.signature(cls.__init__).parameters.values()]
-        names = sorted({item.name for item in parameters if item.kind is item.KEYWORD_ONLY})
-        return f"{type(self).__module__}.{type(self).__qualname__}", {key: getattr(self, key) for key in names}
+        """Return what is stored: only what differs from its default, so that a version without it can read the rest."""
+        defaults = self._defaults()
+        given = {name: getattr(self, name) for name in sorted(defaults)}
+        arguments = {name: value for name, value in given.items() if value != defaults[name]}
+        return f"{type(self).__module__}.{type(self).__qualname__}", arguments
+
+    @classmethod
+    @cache
+    def _defaults(cls) -> dict[str, Any]:
+        own = [base for base in reversed(cls.__mro__) if issubclass(base, WaitTrigger)]
+        found = [item for base in own for item in inspect.signature(base.__init__).parameters.values()]
+        return {item.name: item.default for item in found if item.kind is item.KEYWORD_ONLY}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         outcome = await self.wait()
@@ -183,36 +175,100 @@ class WaitTrigger(ClusterConnection, BaseTrigger):
         self._fired = True
         yield TriggerEvent(outcome.to_event(self.name, self.namespace, self.uid))  # type: ignore[no-untyped-call]
 
-    async def wait(self) -> Outcome:
-        """Return the outcome once there is one; also what a task that does not defer awaits."""
+    async def wait(self, *, alone: bool = False) -> Outcome:
+        """
+        Return the outcome once there is one.
+
+        :param alone: nobody else waits in this process, so only this one object is listed and watched.
+        """
         try:
             async with asyncio.timeout(None if self.deadline is None else self.deadline - time.time()):
-                return await self._watch_until_finished()
+                return await self._wait(alone=alone)
         except TimeoutError:
             return Outcome("Failed", WAIT_TIMEOUT, f"{self.kind.kind} {self.name} did not finish before its deadline")
         except KubernetesApiError as error:
             return Outcome("Failed", API_ERROR, str(error))
 
-    async def _watch_until_finished(self) -> Outcome:
-        told = None
-        async with (
-            self.hook.connect() as client,
-            # Closed before the connections are: else an open watch outlives them.
-            aclosing(follow(client, self.kind, self.namespace, self.name, poll_interval=self.poll_interval)) as states,
-        ):
-            async for obj in states:
-                if obj is None or obj["metadata"]["uid"] != self.uid:
-                    break
-                if (progress := self.describe(obj)) != told:
-                    self.log.info("%s %s: %s", self.kind.kind, self.name, progress)
-                    told = progress
-                outcome = self.read_outcome(obj)
-                if outcome.finished:
+    async def _wait(self, *, alone: bool) -> Outcome:
+        if not alone:
+            labelled = Selection(self.kind, self.namespace, self.read, label_selector=WAITED_FOR)
+            if (outcome := await self._follow(labelled, self.changes_of(alone=False))) is not None:
+                return outcome
+        named = Selection(self.kind, self.namespace, self.read, field_selector=f"metadata.name={self.name}")
+        outcome = await self._follow(named, self.changes_of(alone=True))
+        return self._deleted() if outcome is None else outcome
+
+    async def _follow(self, selection: Selection, companion: Selection | None) -> Outcome | None:
+        """Return the outcome once there is one; None when the object is there and the selection leaves it out."""
+        changed = asyncio.Event()
+        async with AsyncExitStack() as stack:
+            view = await stack.enter_async_context(join(self, selection, self.name, changed))
+            changes = None
+            if companion is not None:
+                changes = await stack.enter_async_context(join(self, companion, self.name, changed))
+            while True:
+                changed.clear()
+                pause, reading = None, self._reading(view)
+                if reading is None and view.is_listed:
+                    obj = await view.find(self.name)
+                    if obj is None or obj["metadata"]["uid"] != self.uid:
+                        return self._deleted()
+                    pause, reading = LAG_SECONDS, self.read(obj)
+                    if selection.label_selector and not reading.outcome.finished and not is_waited_for(obj):
+                        return None
+                outcome = self._take(view, reading, changes)
+                if outcome is not None:
                     return outcome
-        message = (
-            f"{self.kind.kind} {self.name} in namespace {self.namespace} was deleted while this task waited for it"
-        )
-        return Outcome("Failed", OBJECT_DELETED, message)
+                await self._until(changed, pause)
+
+    def _reading(self, view: View) -> Reading | None:
+        return next((reading for reading in view.readings if reading.uid == self.uid), None)
+
+    def _take(self, view: View, reading: Reading | None, changes: View | None) -> Outcome | None:
+        """Tell what is new; return the outcome once there is one."""
+        if changes is not None:
+            self._tell_changes(changes)
+        if reading is not None and reading.progress != self._progress:
+            self._progress, self._moved = reading.progress, time.monotonic()
+            self.tell(reading.progress)
+        if reading is not None and reading.outcome.finished:
+            return reading.outcome
+        if view.is_polled and not self._warned:
+            self._warned = True
+            self.log.warning(
+                "This service account may not watch %s: they are listed from time to time", self.kind.plural
+            )
+        if not view.is_current:
+            self._moved = time.monotonic()  # Who cannot look cannot tell that nothing moves.
+        if self.stall_timeout is not None and time.monotonic() - self._moved >= self.stall_timeout:
+            return Outcome(
+                "Failed", STALLED, f"{self.kind.kind} {self.name} got no further for {self.stall_timeout:g} s"
+            )
+        return None
+
+    def _tell_changes(self, changes: View) -> None:
+        try:
+            for change in changes.take_changes():
+                self._moved = time.monotonic()
+                self.tell_change(change)
+        except Exception as error:  # noqa: BLE001 (the wait does not need them)
+            if not self._told_error:
+                self._told_error = True
+                self.log.warning("No more of what happens in between is told: %s", error)
+
+    async def _until(self, changed: asyncio.Event, pause: float | None) -> None:
+        if self.stall_timeout is not None:
+            left = max(self._moved + self.stall_timeout - time.monotonic(), 0.0)
+            pause = left if pause is None else min(left, pause)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await changed.wait()
+
+    def _deleted(self) -> Outcome:
+        where = f"{self.kind.kind} {self.name} in namespace {self.namespace}"
+        return Outcome("Failed", OBJECT_DELETED, f"{where} was deleted while this task waited for it")
+
+    # The end of a task that nobody waits for any more.
 
     async def on_kill(self) -> None:
         """

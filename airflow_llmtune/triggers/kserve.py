@@ -5,25 +5,26 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from contextlib import aclosing, suppress
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_llmtune.resources import deployment, inference_service, llm_inference_service, pod
-from airflow_llmtune.resources.meta import Outcome, ResourceKind
+from airflow_llmtune.resources.meta import Outcome, ResourceKind, path
 from airflow_llmtune.resources.rollout import Rollout, read_rollout
-from airflow_llmtune.triggers.base import ENDED_STATES, OBJECT_DELETED, WaitTrigger, follow_all
+from airflow_llmtune.triggers.base import ENDED_STATES, OBJECT_DELETED, WaitTrigger
+from airflow_llmtune.triggers.list_watch import Selection
 from airflow_llmtune.triggers.rollback import roll_back
+from airflow_llmtune.triggers.shared_watch import View, join
 
 if TYPE_CHECKING:
-    from airflow_llmtune.hooks.kubeflow import KubeflowClient
+    from airflow_llmtune.hooks.client import KubeflowClient
 
 __all__ = ["InferenceServiceTrigger", "LLMInferenceServiceTrigger"]
 
 JSON = dict[str, Any]
 # Time alone may end the wait; looking again costs no request.
 TICK_SECONDS = 5.0
-# A watch that was cut off while it began ends its TLS connection a moment later, and the loop may end with this wait.
-CLOSE_SECONDS = 0.25
 
 
 class InferenceServiceTrigger(WaitTrigger):
@@ -41,6 +42,9 @@ class InferenceServiceTrigger(WaitTrigger):
     """
 
     kind: ClassVar[ResourceKind] = inference_service.KIND
+    # Of its Deployments and pods: which label names it, and how all that have one are selected.
+    owner_label: ClassVar[str] = inference_service.OWNER_LABEL
+    all_pods: ClassVar[str] = inference_service.OWNER_LABEL
     # Who marks a deployment as a success takes what was deployed.
     ended_states = ENDED_STATES - {"success"}
 
@@ -82,43 +86,38 @@ class InferenceServiceTrigger(WaitTrigger):
         told = await roll_back(client, self.kind, self.namespace, self.name, owner)
         self.log.info("The task was ended by a user while it deployed %s %s. %s", self.kind.kind, self.name, told)
 
-    async def _watch_until_finished(self) -> Outcome:
-        async with self.hook.connect() as client:
-            changed, selector = asyncio.Event(), self.pod_selector(self.name)
-            views = [
-                View(client, self.kind, self, changed, field_selector=f"metadata.name={self.name}"),
-                View(client, deployment.KIND, self, changed, label_selector=selector),
-                View(client, pod.KIND, self, changed, label_selector=selector),
-            ]
-            watches = [asyncio.create_task(view.follow()) for view in views]
-            try:
-                return await self._judge_each_change(views, watches, changed)
-            finally:
-                for watch in watches:
-                    watch.cancel()
-                # Closed before the connections are: else an open watch outlives them.
-                await asyncio.gather(*watches, return_exceptions=True)
-                await asyncio.sleep(CLOSE_SECONDS)
+    async def _wait(self, *, alone: bool) -> Outcome:
+        changed, told = asyncio.Event(), None
+        async with AsyncExitStack() as stack:
+            joined = [join(self, selection, self.name, changed) for selection in self._selections(alone=alone)]
+            views = [await stack.enter_async_context(one) for one in joined]
+            while True:
+                changed.clear()
+                if all(view.is_listed for view in views):
+                    outcome = self._judge(*[view.readings for view in views])
+                    # A stream may lag behind what was just applied; so what ends the wait is asked for.
+                    outcome = await self._look(views[0]) if outcome.finished else outcome
+                    if outcome.finished:
+                        return outcome
+                    if outcome.message != told:
+                        self.log.info("%s %s: %s", self.kind.kind, self.name, outcome.message)
+                        told = outcome.message
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), TICK_SECONDS)
 
-    async def _judge_each_change(
-        self, views: Sequence[View], watches: Sequence[asyncio.Task[None]], changed: asyncio.Event
-    ) -> Outcome:
-        told = None
-        while True:
-            for watch in watches:
-                if watch.done():
-                    watch.result()  # It ends by an error alone.
-            found = [view.objects for view in views if view.objects is not None]
-            if len(found) == len(views):
-                outcome = self._judge(*found)
-                if outcome.finished:
-                    return outcome
-                if outcome.message != told:
-                    self.log.info("%s %s: %s", self.kind.kind, self.name, outcome.message)
-                    told = outcome.message
-            with suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), TICK_SECONDS)
-            changed.clear()
+    async def _look(self, view: View) -> Outcome:
+        async with view.client() as client:
+            return await self.look(client)
+
+    def _selections(self, *, alone: bool) -> Sequence[Selection]:
+        named = f"metadata.name={self.name}" if alone else ""
+        below = self.pod_selector(self.name) if alone else self.all_pods
+        group = ByLabel(self.owner_label)
+        return (
+            Selection(self.kind, self.namespace, lean, field_selector=named),
+            Selection(deployment.KIND, self.namespace, lean, group, label_selector=below),
+            Selection(pod.KIND, self.namespace, lean, group, label_selector=below),
+        )
 
     def _judge(self, objects: Sequence[JSON], deployments: Sequence[JSON], pods: Sequence[JSON]) -> Outcome:
         obj = next(iter(objects), None)
@@ -133,6 +132,8 @@ class LLMInferenceServiceTrigger(InferenceServiceTrigger):
     """Fires when an LLMInferenceService serves what was deployed; see :class:`InferenceServiceTrigger`."""
 
     kind = llm_inference_service.KIND
+    owner_label = llm_inference_service.OWNER_LABEL
+    all_pods = llm_inference_service.ALL_PODS
 
     @staticmethod
     def pod_selector(name: str) -> str:
@@ -140,26 +141,17 @@ class LLMInferenceServiceTrigger(InferenceServiceTrigger):
         return llm_inference_service.pod_selector(name)
 
 
-class View:
-    """The latest objects of one kind, kept up to date by a watch."""
+@dataclass(frozen=True)
+class ByLabel:
+    """Groups objects by a label's value."""
 
-    def __init__(
-        self,
-        client: KubeflowClient,
-        kind: ResourceKind,
-        trigger: WaitTrigger,
-        changed: asyncio.Event,
-        **selectors: str,
-    ) -> None:
-        self._states = follow_all(client, kind, trigger.namespace, poll_interval=trigger.poll_interval, **selectors)
-        self._changed = changed
-        self.objects: list[JSON] | None = None
+    key: str
 
-    async def follow(self) -> None:
-        try:
-            async with aclosing(self._states) as states:
-                async for objects in states:
-                    self.objects = objects
-                    self._changed.set()
-        finally:
-            self._changed.set()
+    def __call__(self, obj: JSON) -> str:
+        return str(path(obj, "metadata", "labels", self.key))
+
+
+def lean(obj: JSON) -> JSON:
+    """Leave out what nobody reads here, often half of an object."""
+    metadata = {key: value for key, value in obj["metadata"].items() if key != "managedFields"}
+    return {**obj, "metadata": metadata}

@@ -13,7 +13,7 @@ from airflow_llmtune.resources.meta import ResourceKind
 from airflow_llmtune.resources.revision import read_revisions
 
 if TYPE_CHECKING:
-    from airflow_llmtune.hooks.kubeflow import KubeflowClient
+    from airflow_llmtune.hooks.client import KubeflowClient
 
 __all__ = ["ATTEMPTS", "await_end", "find_record", "forget", "keep_previous", "roll_back"]
 

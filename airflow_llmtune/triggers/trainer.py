@@ -17,7 +17,7 @@ class JobTrigger(WaitTrigger):
     read_outcome = staticmethod(job.read_outcome)
 
     @staticmethod
-    def describe(obj: dict[str, Any]) -> str:
+    def read_progress(obj: dict[str, Any]) -> str:
         status = obj.get("status") or {}
         return ", ".join(_counts(status)) or "no pod started yet"
 
@@ -29,7 +29,7 @@ class PyTorchJobTrigger(WaitTrigger):
     read_outcome = staticmethod(pytorch_job.read_outcome)
 
     @staticmethod
-    def describe(obj: dict[str, Any]) -> str:
+    def read_progress(obj: dict[str, Any]) -> str:
         replicas = (obj.get("status") or {}).get("replicaStatuses") or {}
         states = [f"{role} {text}" for role in sorted(replicas) for text in _counts(replicas[role])]
         return ", ".join(states) or "no replica started yet"
@@ -42,7 +42,7 @@ class TrainJobTrigger(WaitTrigger):
     read_outcome = staticmethod(train_job.read_outcome)
 
     @staticmethod
-    def describe(obj: dict[str, Any]) -> str:
+    def read_progress(obj: dict[str, Any]) -> str:
         return train_job.read_progress(obj) or "no step started yet"
 
 

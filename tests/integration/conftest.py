@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from airflow_llmtune.controlplane import ControlPlane
-from airflow_llmtune.hooks.kubeflow import KubeflowClient, KubeflowHook
+from airflow_llmtune.hooks.client import KubeflowClient
+from airflow_llmtune.hooks.kubeflow import KubeflowHook
 from program import Program
 from task_run import Run
 from trainer_image import make_image

@@ -104,7 +104,8 @@ async def test_delete_with_another_uid_deletes_nothing(kubeconfig):
 
 
 async def test_all_pages_of_a_list_are_read(kubeconfig, monkeypatch):
-    monkeypatch.setattr("airflow_llmtune.hooks.kubeflow.PAGE_SIZE", 2)
+    monkeypatch.setattr("airflow_llmtune.hooks.client.FIRST_PAGE", 2)
+    monkeypatch.setattr("airflow_llmtune.hooks.client.PAGE_BYTES", 1)  # and one on each other page
     label = uuid.uuid4().hex[:8]
     async with KubeflowHook(None, config_file=kubeconfig).connect() as client:
         for number in range(5):

@@ -185,9 +185,8 @@ async def test_a_repeated_cancel_does_not_cut_the_deletion_short(start, kubeconf
     await asked.wait()
     kill.cancel()
     async with KubeflowHook(None, config_file=kubeconfig).connect() as client:
-        async for obj in base.follow(client, job.KIND, "default", trigger.name, poll_interval=1):
-            if obj is None or "deletionTimestamp" in obj["metadata"]:
-                return
+        while await client.find(job.KIND, "default", trigger.name) is not None:
+            await asyncio.sleep(0.1)
 
 
 async def _soon(value: str) -> str:

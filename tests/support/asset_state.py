@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from types import SimpleNamespace
 from typing import Any
 
 from airflow.sdk.execution_time.context import OutletEventAccessors
@@ -41,12 +40,9 @@ class AssetRun(Run):
     def __init__(self, states: AssetStates, **settings: Any) -> None:
         super().__init__(**settings)
         self.states = states
-        self.xcoms: dict[str, Any] = {}
         self.outlet_events = OutletEventAccessors()
 
     def context(self) -> dict[str, Any]:
         context = super().context()
         self.outlet_events = OutletEventAccessors()
-        ti: SimpleNamespace = context["ti"]
-        ti.xcom_push = lambda key, value: self.xcoms.update({key: json.loads(json.dumps(value, allow_nan=False))})
         return {**context, "asset_state_store": self.states, "outlet_events": self.outlet_events}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import json
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -28,6 +29,7 @@ class Run:
     run_after: datetime = field(default_factory=lambda: datetime.now(UTC))
     clear_number: int = 0
     ti_id: uuid.UUID = field(default_factory=uuid.uuid4)
+    xcoms: dict[str, Any] = field(default_factory=dict)
 
     def clear(self) -> None:
         """Move the numbers as Airflow does when a human clears the task."""
@@ -50,6 +52,7 @@ class Run:
             try_number=self.try_number,
             max_tries=self.max_tries,
             start_date=datetime.now(UTC),
+            xcom_push=lambda key, value: self.xcoms.update({key: json.loads(json.dumps(value, allow_nan=False))}),
         )
         dag_run = SimpleNamespace(run_after=self.run_after, clear_number=self.clear_number)
         return {"ti": ti, "dag_run": dag_run, "run_id": self.run_id}

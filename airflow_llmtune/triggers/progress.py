@@ -1,0 +1,123 @@
+"""
+The XCom ``progress`` of tasks that are deferred: seldom, in turn, and never after the wait has ended.
+
+Each XCom is a request to Airflow's API and a row in its database, from the one process that all waits share.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import heapq
+import itertools
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+__all__ = ["XCOM_KEY", "Publication"]
+
+JSON = dict[str, Any]
+log = logging.getLogger(__name__)
+
+XCOM_KEY = "progress"
+# Between two XComs of one wait, and between any two of this process.
+REST_SECONDS = 15.0
+PACE_SECONDS = 0.2
+# Longer than this no answer is worth; the next state comes anyway.
+ANSWER_SECONDS = 30.0
+
+
+class Publication:
+    """
+    Writes one wait's progress where it changed; a wait that has nothing to tell costs nothing.
+
+    :param task_instance: the trigger's own; None where there is no triggerer, and then nothing is written.
+    :param read: returns the newest state, when it is about to be written.
+    """
+
+    __slots__ = ("_is_queued", "_read", "_task_instance", "next_at")
+
+    def __init__(self, task_instance: Any, read: Callable[[], JSON]) -> None:
+        self._task_instance = task_instance
+        self._read: Callable[[], JSON] | None = read
+        self._is_queued = False
+        self.next_at = 0.0
+
+    def changed(self) -> None:
+        """Have the newest state written, soon: what changes until then goes with it."""
+        if self._task_instance is None or self._read is None or self._is_queued:
+            return
+        self._is_queued = True
+        self.next_at = max(self.next_at, time.monotonic())
+        _of_this_loop().put(self)
+
+    def close(self) -> None:
+        """Drop what is not written yet: the task is the one to write from now on, or another try."""
+        self._read = None
+
+    async def write(self) -> bool:
+        """Return whether there was still something to write."""
+        self._is_queued = False
+        if self._read is None:
+            return False
+        self.next_at = time.monotonic() + REST_SECONDS
+        async with asyncio.timeout(ANSWER_SECONDS):
+            await _set_xcom(self._task_instance, self._read())
+        return True
+
+
+class _Publisher:
+    """The queue of one event loop. Its task is there only while something is in it."""
+
+    def __init__(self) -> None:
+        self._queue: list[tuple[float, int, Publication]] = []
+        self._order = itertools.count()
+        self._task: asyncio.Task[None] | None = None
+        self._next_at = 0.0
+        self._has_failed = False
+
+    def put(self, publication: Publication) -> None:
+        heapq.heappush(self._queue, (publication.next_at, next(self._order), publication))
+        if self._task is None or self._task.done():
+            # In an empty context: what it logs is nothing of the task whose wait happened to come first.
+            self._task = asyncio.create_task(self._run(), context=contextvars.Context(), name="progress")
+
+    async def _run(self) -> None:
+        while self._queue:
+            # One that has never rested may come while the first in the queue does: so no longer sleep than this.
+            await asyncio.sleep(min(max(self._next_at, self._queue[0][0]) - time.monotonic(), PACE_SECONDS))
+            if max(self._next_at, self._queue[0][0]) <= time.monotonic():
+                await self._write(heapq.heappop(self._queue)[2])
+
+    async def _write(self, publication: Publication) -> None:
+        begin = time.monotonic()
+        try:
+            if await publication.write():
+                self._next_at = begin + PACE_SECONDS
+        except Exception as error:  # noqa: BLE001 (nobody's training ends for want of a number on a page)
+            self._next_at = begin + PACE_SECONDS
+            level = logging.DEBUG if self._has_failed else logging.WARNING
+            self._has_failed = True
+            log.log(level, "The XCom %s of a deferred task could not be written: %r", XCOM_KEY, error)
+
+
+_PUBLISHERS: WeakKeyDictionary[asyncio.AbstractEventLoop, _Publisher] = WeakKeyDictionary()
+
+
+def _of_this_loop() -> _Publisher:
+    return _PUBLISHERS.setdefault(asyncio.get_running_loop(), _Publisher())
+
+
+async def _set_xcom(task_instance: Any, value: JSON) -> None:
+    # Imported here: it reads Airflow's configuration, and at DAG-parse time nobody needs it.
+    from airflow.sdk.bases.xcom import BaseXCom
+    from airflow.sdk.execution_time.xcom import XCom
+
+    where = {key: getattr(task_instance, key) for key in ("dag_id", "task_id", "run_id", "map_index")}
+    if XCom.serialize_value is BaseXCom.serialize_value:
+        await XCom.aset(XCOM_KEY, value, **where)
+    else:
+        # A site's own XCom backend may write to a bucket here, which must not hold up all other waits.
+        await asyncio.to_thread(XCom.set, XCOM_KEY, value, **where)
