@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import httpx
+import httpx  # noqa: TID253 (only a task that asks imports this module)
 
 from airflow_llmtune.exceptions import DeploymentFailedError
 from airflow_llmtune.resources.smoke_test import SmokeTest

@@ -209,7 +209,7 @@ class WaitTrigger(ClusterConnection, BaseTrigger):
             while True:
                 changed.clear()
                 pause, reading = None, self._reading(view)
-                if reading is None and view.is_listed:
+                if reading is None and view.is_listed and view.is_current:
                     obj = await view.find(self.name)
                     if obj is None or obj["metadata"]["uid"] != self.uid:
                         return self._deleted()
@@ -260,6 +260,9 @@ class WaitTrigger(ClusterConnection, BaseTrigger):
         if self.stall_timeout is not None:
             left = max(self._moved + self.stall_timeout - time.monotonic(), 0.0)
             pause = left if pause is None else min(left, pause)
+        if pause is None:  # The way of ten thousand: without a timer.
+            await changed.wait()
+            return
         with suppress(TimeoutError):
             async with asyncio.timeout(pause):
                 await changed.wait()

@@ -150,7 +150,6 @@ class ListWatch:
             async with self.client.open() as client:
                 if not self._version:
                     await self._list(client)
-                    self._recover()
                 if not self.may_watch and begin - self._forbidden_at < WATCH_AGAIN_SECONDS:
                     self._version = ""
                     return self._poll_interval * random.uniform(0.9, 1.1)  # noqa: S311 (spreads load, guards nothing)
@@ -179,21 +178,19 @@ class ListWatch:
             async for objects, version in pages:
                 self._version = version
                 if selection.changes_only:
+                    self._recover()
                     return
                 for obj in objects:
                     seen.add(await self._keep(obj))
         for group, name in self._names() - seen:
             await self._forget(group, name)
-        await self._conclude()
-
-    async def _conclude(self) -> None:
-        """Wake who has found nothing until now: what is missing is missing in the whole list."""
-        if not self.is_listed:
-            self.is_listed = True
-            for observer in self._everybody():
-                if observer.group not in self._readings:
-                    observer.wake()
-                    await self._give_way()
+        self.is_listed = True
+        self._recover()
+        # Who finds nothing may conclude something from that now.
+        for observer in self._everybody():
+            if observer.group not in self._readings:
+                observer.wake()
+                await self._give_way()
 
     # Watching.
 
