@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import msgspec
@@ -25,9 +25,10 @@ from airflow_llmtune.resources.meta import IDENTITY_LABEL, ResourceKind
 __all__ = ["KubeflowClient"]
 
 JSON = dict[str, Any]
+Answer = TypeVar("Answer")
 
-# A page is decoded in one piece, and nothing else runs in the event loop meanwhile: some 5 ms for this many bytes.
-PAGE_BYTES = 512 * 1024
+# What is decoded in one piece holds up the event loop: the shell of a page of so many bytes takes a millisecond or two.
+PAGE_BYTES = 2 * 1024 * 1024
 # The size of the objects is known after the first page.
 FIRST_PAGE, MAX_PAGE = 50, 500
 MERGE_PATCH = "application/merge-patch+json"
@@ -35,9 +36,22 @@ MERGE_PATCH = "application/merge-patch+json"
 APPLY_PATCH = "application/apply-patch+yaml"
 FIELD_MANAGER = "airflow-llmtune"
 REQUEST_LIMITS = aiohttp.ClientTimeout(total=60)
+# A watch that outlives its own end by so much is dead, although a proxy may still answer the probes.
+OVERDUE_SECONDS = 30
 # A watch may be silent for minutes; a peer that went away without a word is found out within one.
 KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 log = logging.getLogger(__name__)
+
+
+class Page(msgspec.Struct):
+    """
+    A page of a list, whose objects are decoded one by one as they are looked at.
+
+    All of them at once would hold up the event loop, and be so many that Python searches its whole memory for garbage.
+    """
+
+    metadata: JSON = {}
+    items: list[msgspec.Raw] | None = None
 
 
 class KubeflowClient:
@@ -120,7 +134,7 @@ class KubeflowClient:
         label_selector: str = "",
         field_selector: str = "",
         first: int | None = None,
-    ) -> AsyncGenerator[tuple[list[JSON], str], None]:
+    ) -> AsyncGenerator[tuple[Iterator[JSON], str], None]:
         """
         Yield page by page the objects, and the resourceVersion from which a watch continues.
 
@@ -129,13 +143,13 @@ class KubeflowClient:
         """
         query = {"labelSelector": label_selector, "fieldSelector": field_selector, "limit": first or FIRST_PAGE}
         while True:
-            body, size = await self._send("GET", kind.path(namespace), query=query)
-            items, metadata = body.get("items") or [], body.get("metadata") or {}
-            yield items, metadata.get("resourceVersion", "")
-            if not metadata.get("continue"):
+            page, size = await self._send(Page, "GET", kind.path(namespace), query=query)
+            items = page.items or []
+            yield map(msgspec.json.decode, items), page.metadata.get("resourceVersion", "")
+            if not page.metadata.get("continue"):
                 return
             fitting = PAGE_BYTES * len(items) // size
-            query |= {"continue": metadata["continue"], "limit": min(max(fitting, 1), MAX_PAGE)}
+            query |= {"continue": page.metadata["continue"], "limit": min(max(fitting, 1), MAX_PAGE)}
 
     async def patch(self, kind: ResourceKind, namespace: str, name: str, patch: JSON) -> JSON:
         """Apply a JSON merge patch (RFC 7386)."""
@@ -198,8 +212,7 @@ class KubeflowClient:
             "labelSelector": label_selector,
             "timeoutSeconds": timeout_seconds,
         }
-        # The read timeout lies above the server's own, so that only a dead connection trips it.
-        limits = aiohttp.ClientTimeout(sock_connect=30, sock_read=timeout_seconds + 30)
+        limits = aiohttp.ClientTimeout(sock_connect=30, sock_read=timeout_seconds + OVERDUE_SECONDS)
         async with self._open("GET", kind.path(namespace), query=query, limits=limits) as response:
             _keep_alive(response)
             try:
@@ -220,10 +233,10 @@ class KubeflowClient:
             return (await response.read()).decode(errors="replace")
 
     async def _json(self, method: str, path: str, **request: Any) -> JSON:
-        body, _ = await self._send(method, path, **request)
+        body, _ = await self._send(dict[str, Any], method, path, **request)
         return body
 
-    async def _send(self, method: str, path: str, **request: Any) -> tuple[JSON, int]:
+    async def _send(self, type_: type[Answer], method: str, path: str, **request: Any) -> tuple[Answer, int]:
         """Return the answer and how many bytes it has; ``request`` are arguments of ``_open``."""
         retrying = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, KubernetesApiError) and error.transient),
@@ -236,7 +249,7 @@ class KubeflowClient:
             with attempt:
                 async with self._open(method, path, **request) as response:
                     content = await response.read()
-                    body: JSON = msgspec.json.decode(content)
+                    body = msgspec.json.decode(content, type=type_)
         return body, len(content)
 
     @asynccontextmanager

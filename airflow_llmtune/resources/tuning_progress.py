@@ -157,7 +157,7 @@ class TuningProgress:
         self._snapshot: Snapshot | None = None
         # Names; `_late` are those of which only a summary told so far, `_missing` those of which nothing did.
         self._told: set[str] = set()
-        self._late: set[str] = set()
+        self._late: tuple[str, ...] = ()
         self._missing: tuple[str, ...] = ()
         self._recent: tuple[FinishedTrial, ...] = ()
         self._best: Best | None = None
@@ -171,20 +171,17 @@ class TuningProgress:
         """Return a summary at the start, and when trials have finished that no line told; else None."""
         before, self._snapshot = self._snapshot, snapshot
         self._keep_best()
-        untold = tuple(name for name in snapshot.finished if name not in self._told)
+        untold = set(snapshot.finished) - self._told
         if before is None:
-            self._told.update(untold)
+            self._told |= untold
             return self._summary(snapshot)
+        # A trial's own change may come a moment after the status that counts it, but not after the next trial's.
+        gap = untold.intersection(self._missing if len(snapshot.finished) != len(before.finished) else ())
         if snapshot.ended:
             gap = untold
-        elif len(snapshot.finished) == len(before.finished):
-            gap = ()
-        else:
-            # A trial's own change may come a moment after the status that counts it, not after the next trial's.
-            gap = tuple(name for name in untold if name in self._missing)
-        self._missing = tuple(name for name in untold if name not in gap)
-        self._told.update(gap)
-        self._late.update(gap)
+        self._missing = tuple(untold - gap)
+        self._told |= gap
+        self._late += tuple(gap)
         return self._summary(snapshot) if gap else None
 
     def add(self, trial: FinishedTrial) -> str | None:
@@ -196,7 +193,7 @@ class TuningProgress:
             return None
         self._recent = (trial, *self._recent)[:RECENT_TRIALS]
         self._told.add(trial.name)
-        self._late.discard(trial.name)
+        self._late = tuple(name for name in self._late if name != trial.name)
         self._keep_best()
         # Before the first status there is no name of the metric either; that summary counts the trial.
         return None if self._snapshot is None else self._line(trial, self._snapshot)

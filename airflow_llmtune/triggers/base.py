@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -17,7 +17,7 @@ from airflow_llmtune.exceptions import KubernetesApiError
 from airflow_llmtune.resources.meta import OWNER_ANNOTATION, WAITED_FOR, Outcome, ResourceKind, is_waited_for, path
 from airflow_llmtune.triggers.connection import ClusterConnection
 from airflow_llmtune.triggers.list_watch import Selection
-from airflow_llmtune.triggers.shared_watch import View, join
+from airflow_llmtune.triggers.shared_watch import View, join, leave
 
 if TYPE_CHECKING:
     from airflow_llmtune.hooks.client import KubeflowClient
@@ -200,26 +200,28 @@ class WaitTrigger(ClusterConnection, BaseTrigger):
 
     async def _follow(self, selection: Selection, companion: Selection | None) -> Outcome | None:
         """Return the outcome once there is one; None when the object is there and the selection leaves it out."""
-        changed = asyncio.Event()
-        async with AsyncExitStack() as stack:
-            view = await stack.enter_async_context(join(self, selection, self.name, changed))
-            changes = None
-            if companion is not None:
-                changes = await stack.enter_async_context(join(self, companion, self.name, changed))
+        changed, self._moved = asyncio.Event(), time.monotonic()
+        view = join(self, selection, self.name, changed)
+        changes = None if companion is None else join(self, companion, self.name, changed)
+        try:
             while True:
                 changed.clear()
-                pause, reading = None, self._reading(view)
-                if reading is None and view.is_listed and view.is_current:
+                pause: float | None = None
+                reading = self._reading(view)
+                if reading is None and view.is_current:
                     obj = await view.find(self.name)
                     if obj is None or obj["metadata"]["uid"] != self.uid:
                         return self._deleted()
-                    pause, reading = LAG_SECONDS, self.read(obj)
+                    pause = max(LAG_SECONDS, self.poll_interval) if view.is_polled else LAG_SECONDS
+                    reading = self.read(obj)
                     if selection.label_selector and not reading.outcome.finished and not is_waited_for(obj):
                         return None
                 outcome = self._take(view, reading, changes)
                 if outcome is not None:
                     return outcome
                 await self._until(changed, pause)
+        finally:
+            await leave(self, view, changes)
 
     def _reading(self, view: View) -> Reading | None:
         return next((reading for reading in view.readings if reading.uid == self.uid), None)

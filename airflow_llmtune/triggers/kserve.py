@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,7 +15,7 @@ from airflow_llmtune.resources.rollout import Rollout, read_rollout
 from airflow_llmtune.triggers.base import ENDED_STATES, OBJECT_DELETED, WaitTrigger
 from airflow_llmtune.triggers.list_watch import Selection
 from airflow_llmtune.triggers.rollback import roll_back
-from airflow_llmtune.triggers.shared_watch import View, join
+from airflow_llmtune.triggers.shared_watch import View, join, leave
 
 if TYPE_CHECKING:
     from airflow_llmtune.hooks.client import KubeflowClient
@@ -88,9 +88,8 @@ class InferenceServiceTrigger(WaitTrigger):
 
     async def _wait(self, *, alone: bool) -> Outcome:
         changed, told = asyncio.Event(), None
-        async with AsyncExitStack() as stack:
-            joined = [join(self, selection, self.name, changed) for selection in self._selections(alone=alone)]
-            views = [await stack.enter_async_context(one) for one in joined]
+        views = [join(self, selection, self.name, changed) for selection in self._selections(alone=alone)]
+        try:
             while True:
                 changed.clear()
                 if all(view.is_listed for view in views):
@@ -104,6 +103,8 @@ class InferenceServiceTrigger(WaitTrigger):
                         told = outcome.message
                 with suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), TICK_SECONDS)
+        finally:
+            await leave(self, *views)
 
     async def _look(self, view: View) -> Outcome:
         async with view.client() as client:

@@ -34,6 +34,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
 WATCH_AGAIN_SECONDS = 600.0
 # So many waits are told of something before they get their turn.
 TURN = 50
+# So many may ask about their own object at once: a namespace that is gone ends all its waits, each after a question.
+ASKING = 20
 
 
 def name_of(obj: JSON) -> str:
@@ -95,6 +97,9 @@ class ListWatch:
         self.selection = selection
         self.is_listed = False
         self.may_watch = True
+        self.has_ended = False
+        """Whether it has given up; who joins then needs another one."""
+        self.asking = asyncio.Semaphore(ASKING)
         self._readings: dict[str, dict[str, Any]] = {}  # by group, then by name
         self._observers: dict[str, list[Observer]] = {}
         self._version = ""  # to go on from; "" when all has to be listed
@@ -111,13 +116,8 @@ class ListWatch:
         return bool(self._observers)
 
     @property
-    def has_ended(self) -> bool:
-        """Whether it has given up; who joins then needs another one."""
-        return self._task.done()
-
-    @property
     def is_current(self) -> bool:
-        return self._failing_since is None
+        return self.is_listed and self._failing_since is None
 
     def add(self, observer: Observer) -> None:
         self._observers.setdefault(observer.group, []).append(observer)
@@ -141,6 +141,7 @@ class ListWatch:
                 pause = await self._list_and_watch()
                 await asyncio.sleep(pause)
         except Exception as error:  # noqa: BLE001 (whatever it is, nobody may wait for ever)
+            self.has_ended = True
             await self._fail(self._everybody(), error)
 
     async def _list_and_watch(self) -> float:
@@ -164,7 +165,8 @@ class ListWatch:
         else:
             self._failures = 0
         pause = min(FIRST_PAUSE * 2.0 ** min(self._failures, 10), LONGEST_PAUSE)
-        return max(pause, asked_for) * random.uniform(0.5, 1.0)  # noqa: S311
+        # No sooner than the server wants.
+        return max(pause * random.uniform(0.5, 1.0), asked_for * random.uniform(1.0, 1.5))  # noqa: S311
 
     # Listing.
 
@@ -203,7 +205,7 @@ class ListWatch:
         try:
             async with aclosing(events):
                 async for type_, obj in events:
-                    self.may_watch = True
+                    self.may_watch = self.is_listed = True
                     self._advance(obj["metadata"]["resourceVersion"])
                     if type_ == "DELETED":
                         await self._forget(selection.group(obj), name_of(obj))
@@ -285,7 +287,7 @@ class ListWatch:
         """
         Go on after the error, without those who have waited for too long.
 
-        Once there was a list, any error may pass: a server that has just started refuses for a moment what it allows.
+        Once there was an answer, any error may pass: a server that has just started refuses what it allows later.
         """
         if not (self.is_listed or error.transient or error.code == 410):
             raise error

@@ -57,15 +57,16 @@ class Publication:
         """Drop what is not written yet: the task is the one to write from now on, or another try."""
         self._read = None
 
-    async def write(self) -> bool:
-        """Return whether there was still something to write."""
+    @property
+    def is_open(self) -> bool:
+        return self._read is not None
+
+    async def write(self) -> None:
+        assert self._read is not None, "is_open comes first"
         self._is_queued = False
-        if self._read is None:
-            return False
         self.next_at = time.monotonic() + REST_SECONDS
         async with asyncio.timeout(ANSWER_SECONDS):
             await _set_xcom(self._task_instance, self._read())
-        return True
 
 
 class _Publisher:
@@ -86,18 +87,22 @@ class _Publisher:
 
     async def _run(self) -> None:
         while self._queue:
-            # One that has never rested may come while the first in the queue does: so no longer sleep than this.
-            await asyncio.sleep(min(max(self._next_at, self._queue[0][0]) - time.monotonic(), PACE_SECONDS))
-            if max(self._next_at, self._queue[0][0]) <= time.monotonic():
-                await self._write(heapq.heappop(self._queue)[2])
+            due, _, publication = self._queue[0]
+            pause = max(self._next_at, due) - time.monotonic()
+            if pause <= 0 or not publication.is_open:
+                heapq.heappop(self._queue)
+                await self._write(publication)
+            else:
+                # Never longer: one that has not rested may come while the first in the queue does.
+                await asyncio.sleep(min(pause, PACE_SECONDS))
 
     async def _write(self, publication: Publication) -> None:
-        begin = time.monotonic()
+        if not publication.is_open:
+            return
+        self._next_at = time.monotonic() + PACE_SECONDS
         try:
-            if await publication.write():
-                self._next_at = begin + PACE_SECONDS
+            await publication.write()
         except Exception as error:  # noqa: BLE001 (nobody's training ends for want of a number on a page)
-            self._next_at = begin + PACE_SECONDS
             level = logging.DEBUG if self._has_failed else logging.WARNING
             self._has_failed = True
             log.log(level, "The XCom %s of a deferred task could not be written: %r", XCOM_KEY, error)

@@ -65,7 +65,9 @@ class SharedClient:
     async def _connect(self) -> Opened:
         connections = AsyncExitStack()
         try:
-            return Opened(await connections.enter_async_context(self._new_hook().connect()), connections)
+            # The first one imports the Kubernetes client, which takes long enough to hold up everything else.
+            hook = await asyncio.to_thread(self._new_hook)
+            return Opened(await connections.enter_async_context(hook.connect()), connections)
         except KubernetesApiError:
             raise
         except Exception as error:

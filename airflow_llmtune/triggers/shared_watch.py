@@ -22,7 +22,7 @@ from airflow_llmtune.triggers.shared_client import SharedClient
 if TYPE_CHECKING:
     from airflow_llmtune.hooks.client import KubeflowClient
 
-__all__ = ["View", "join"]
+__all__ = ["View", "join", "leave"]
 
 JSON = dict[str, Any]
 
@@ -31,7 +31,7 @@ class View:
     """What one wait sees of a shared watch."""
 
     def __init__(self, watch: ListWatch, group: str, waiter: ClusterConnection, changed: asyncio.Event) -> None:
-        self._watch = watch
+        self.watch = watch
         self._changed = changed
         self._error: Exception | None = None
         self.group = group
@@ -44,12 +44,12 @@ class View:
     def is_listed(self) -> bool:
         """Whether what is missing here was missing in the API server's list as well."""
         self._raise_error()
-        return self._watch.is_listed
+        return self.watch.is_listed
 
     @property
     def is_polled(self) -> bool:
         """Whether watching is forbidden here, so that news comes with the next list only."""
-        return not self._watch.may_watch
+        return not self.watch.may_watch
 
     @property
     def readings(self) -> list[Any]:
@@ -59,7 +59,7 @@ class View:
         :raises KubernetesApiError: the API server refuses the list, or has given no answer for too long.
         """
         self._raise_error()
-        readings = self._watch.readings_of(self.group)
+        readings = self.watch.readings_of(self.group)
         for reading in readings:
             if isinstance(reading, Exception):
                 raise reading
@@ -67,8 +67,9 @@ class View:
 
     @property
     def is_current(self) -> bool:
-        """Whether the API server answers."""
-        return self._watch.is_current
+        """Whether it is listed, and the API server still answers."""
+        self._raise_error()
+        return self.watch.is_current
 
     def take_changes(self) -> list[Any]:
         """
@@ -84,12 +85,13 @@ class View:
     @asynccontextmanager
     async def client(self) -> AsyncIterator[KubeflowClient]:
         """Ask the API server itself, behind which the watch may lag."""
-        async with self._watch.client.open() as client:
+        async with self.watch.asking, self.watch.client.open() as client:
+            self._raise_error()
             yield client.with_retries(self.api_retry_timeout)
 
     async def find(self, name: str) -> JSON | None:
         async with self.client() as client:
-            return await client.find(self._watch.selection.kind, self._watch.selection.namespace, name)
+            return await client.find(self.watch.selection.kind, self.watch.selection.namespace, name)
 
     def wake(self) -> None:
         self._changed.set()
@@ -107,26 +109,27 @@ class View:
             raise self._error
 
 
-@asynccontextmanager
-async def join(
-    waiter: ClusterConnection, selection: Selection, group: str, changed: asyncio.Event
-) -> AsyncIterator[View]:
+def join(waiter: ClusterConnection, selection: Selection, group: str, changed: asyncio.Event) -> View:
     """
-    Take part in the shared watch, which begins with its first wait and ends with its last.
+    Take part in the shared watch, which begins with its first wait; ``leave`` has to follow.
 
     :param waiter: names the cluster, and how long and how often it may be asked.
     :param group: whose readings the view has.
     :param changed: is set after each change of them, and when the watch fails.
     """
-    watches = _of_this_loop()
-    watch = watches.get(waiter, selection)
+    watch = _of_this_loop().get(waiter, selection)
     view = View(watch, group, waiter, changed)
     watch.add(view)
-    try:
-        yield view
-    finally:
-        watch.remove(view)
-        await watches.close_unused(waiter, watch)
+    return view
+
+
+async def leave(waiter: ClusterConnection, *views: View | None) -> None:
+    """Take part no longer; what nobody takes part in is closed, also when this is cancelled once more."""
+    left = [view for view in views if view is not None]
+    for view in left:
+        view.watch.remove(view)
+    for closing in [_of_this_loop().close(waiter, view.watch) for view in left if not view.watch.is_used]:
+        await asyncio.shield(closing)
 
 
 class SharedWatches:
@@ -148,20 +151,17 @@ class SharedWatches:
             watch = self._watches[cluster, selection] = ListWatch(self._clients[cluster], selection)
         return watch
 
-    async def close_unused(self, connection: ClusterConnection, watch: ListWatch) -> None:
-        """Close the watch if nobody takes part any more, and the client with the last watch of its cluster."""
-        if watch.is_used:
-            return
+    def close(self, connection: ClusterConnection, watch: ListWatch) -> asyncio.Task[None]:
+        """Begin to close the watch, and the client with the last watch of its cluster."""
         cluster = connection.cluster
         if self._watches.get((cluster, watch.selection)) is watch:
             del self._watches[cluster, watch.selection]
         is_last = not any(other == cluster for other, _ in self._watches)
         client = self._clients.pop(cluster, None) if is_last else None
-        # A wait is often cancelled more than once; what is open is closed all the same.
         closing = asyncio.create_task(_close(watch, client))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
-        await asyncio.shield(closing)
+        return closing
 
 
 async def _close(watch: ListWatch, client: SharedClient | None) -> None:

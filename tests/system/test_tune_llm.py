@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,10 @@ def site(tmp_path_factory):
 
 
 def test_the_example_dag_tunes_and_trains_and_waits_without_a_worker(site):
-    run_id, state, progress = site.run(DAG_ID, **site.sources, **CONF)
+    run_id = site.airflow.trigger(DAG_ID, {**site.sources, **CONF})
+    with ThreadPoolExecutor(1) as pool:
+        live = pool.submit(_progress_while_deferred, site, run_id)
+        state, progress = site.follow(DAG_ID, run_id)
     assert state == "success", site.logs(DAG_ID, run_id)
     tuned = site.airflow.xcom(DAG_ID, run_id, "tune")
     trained = site.airflow.xcom(DAG_ID, run_id, "fine_tune")
@@ -43,6 +48,16 @@ def test_the_example_dag_tunes_and_trains_and_waits_without_a_worker(site):
         # A worker is seen where there is one, so seeing none while deferred says something.
         assert progress.workers[task_id]
     assert progress.workers_while_deferred == set()
+
+    # What has been told of the trials while no worker was there, and what is left of it.
+    first = live.result()[0]
+    assert 1 <= first["counts"]["succeeded"] < 3
+    assert first["best"]["metric"] == "eval_loss"
+    assert first["recent"][0]["state"] == "succeeded"
+    last = site.airflow.xcom(DAG_ID, run_id, "tune", "progress")
+    assert (last["counts"], last["best"]["trial"]) == (tuned["counts"], tuned["trial"])
+    lines = [line for line in site.airflow.task_log(DAG_ID, run_id, "tune", 1) if ": trial " in line]
+    assert sorted(line.partition(": trial ")[2][:13] for line in lines) == [f"{n}/3 succeeded" for n in (1, 2, 3)]
 
 
 def test_a_wrong_model_path_fails_the_task_with_that_path_and_nothing_is_left_running(site):
@@ -63,6 +78,19 @@ def test_a_deferred_task_that_a_user_marks_failed_deletes_its_experiment(site):
     site.airflow.client.patch(path, json={"new_state": "failed"}).raise_for_status()
     until(lambda: name not in [item["metadata"]["name"] for item in site.cluster.experiments()])
     until(lambda: trainers() == [])
+
+
+def _progress_while_deferred(site: Site, run_id: str) -> list[dict[str, Any]]:
+    """Return the values that the XCom had, until the task is resumed."""
+    path = f"/dags/{DAG_ID}/dagRuns/{run_id}/taskInstances/tune/xcomEntries/progress"
+    values: list[dict[str, Any]] = []
+    while (state := _tune(site, run_id)["state"]) not in {"success", "failed"}:
+        response = site.airflow.client.get(path, params={"deserialize": True})
+        is_new = response.status_code == 200 and response.json()["value"] not in values
+        if is_new and state == _tune(site, run_id)["state"] == "deferred":
+            values.append(response.json()["value"])
+        time.sleep(0.5)
+    return values
 
 
 def _tune(site: Site, run_id: str) -> dict[str, Any]:

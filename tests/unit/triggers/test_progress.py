@@ -83,8 +83,9 @@ async def test_a_wait_that_rests_does_not_hold_up_another(supervisor, monkeypatc
     publication({}, "new").changed()
     await eventually(lambda: len(supervisor.told) == 2)
     assert [task_id for _, task_id, _ in supervisor.told] == ["resting", "new"]
-    for task in others():
-        task.cancel()
+    # Nobody is left for whom the minute is worth waiting.
+    resting.close()
+    await eventually(lambda: not others())
 
 
 async def test_what_a_wait_has_not_written_when_it_ends_is_never_written(supervisor):
