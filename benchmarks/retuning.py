@@ -29,9 +29,10 @@ from airflow_llmtune.controlplane.algorithms.catalog import load
 from airflow_llmtune.controlplane.algorithms.request import PastTrial, SearchRequest
 from airflow_llmtune.controlplane.algorithms.search_space import parse
 from airflow_llmtune.resources import search_space as search
+from airflow_llmtune.resources.defaults import WARM_START_SCALE
 from airflow_llmtune.resources.meta import Problems
 from airflow_llmtune.resources.search_space import SearchSpace
-from airflow_llmtune.resources.warm_start import DEFAULT_SCALE, narrow
+from airflow_llmtune.resources.warm_start import narrow
 from benchmarks.small_model import dialogues, pretrain, write_datasets
 from demo.prepare_dataset import Pair
 
@@ -122,7 +123,7 @@ def retune(seed: int, model: Path, pairs: Sequence[Pair], most_trials: int) -> R
         baseline = evaluate(model, after, champion.adapter)
         # Seeds of their own: a search that repeats the draws of the champion's would find it again at once.
         cold = list(_until(baseline, Tuning(model, after, home / "cold").trials(space, seed + 1000), most_trials))
-        narrowed = narrow(space, champion.parameters, DEFAULT_SCALE).space
+        narrowed = narrow(space, champion.parameters, WARM_START_SCALE).space
         warm = list(_until(baseline, Tuning(model, after, home / "warm").trials(narrowed, seed + 2000), most_trials))
     best = [min(trial.loss for trial in trials) for trials in (cold, warm)]
     return Retuned(seed, champion.loss, baseline, len(cold), len(warm), *best)

@@ -21,17 +21,16 @@ from airflow_llmtune.operators.claim import Claim
 from airflow_llmtune.operators.diagnosis import explain
 from airflow_llmtune.operators.model_asset import tell_outlets
 from airflow_llmtune.operators.waiting import WaitingOperator
-from airflow_llmtune.resources import inference_service, rollback_record
+from airflow_llmtune.resources import inference_service, rollback_record, rollout
 from airflow_llmtune.resources.meta import Outcome, Problems, ResourceKind, path
 from airflow_llmtune.resources.revision import REVISION_LABEL, read_revisions, stamped
-from airflow_llmtune.resources.rollout import SUPERSEDED, has_failed
-from airflow_llmtune.resources.smoke_test import SmokeTest
 from airflow_llmtune.triggers.rollback import ATTEMPTS, await_end, find_record, forget, keep_previous, roll_back
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_llmtune.hooks.client import KubeflowClient
+    from airflow_llmtune.resources.smoke_test import SmokeTest
     from airflow_llmtune.triggers.kserve import InferenceServiceTrigger
 
 __all__ = ["DeploymentOperator"]
@@ -247,7 +246,7 @@ class DeploymentOperator(WaitingOperator):
             started=applied.since.timestamp(),
             start_timeout=self.start_timeout.total_seconds(),
             traffic=self.wanted_traffic,
-            had_failed=has_failed(applied.obj),
+            had_failed=rollout.has_failed(applied.obj),
             deadline=self._deadline(applied.since, context),
             **self._connection(),
         )
@@ -284,7 +283,7 @@ class DeploymentOperator(WaitingOperator):
         lines = [f"{where} was not deployed: {outcome.reason}: {outcome.message}"]
         async with self.hook.connect() as client:
             # What the object says then is not of this deployment.
-            is_other = outcome.reason in {SUPERSEDED, OBJECT_DELETED}
+            is_other = outcome.reason in {rollout.SUPERSEDED, OBJECT_DELETED}
             obj = None if is_other else await client.find(self.resource_kind, namespace, name)
             revisions = [] if obj is None else read_revisions(obj["spec"])
             if revisions:

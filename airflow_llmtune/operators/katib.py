@@ -13,10 +13,10 @@ from airflow_llmtune.operators.manifest import load_manifest_file, read_manifest
 from airflow_llmtune.operators.model_asset import ModelState
 from airflow_llmtune.operators.unchanged import SkippingOperator
 from airflow_llmtune.resources import experiment, train_job, trial_template, warm_start
+from airflow_llmtune.resources.defaults import TRAINER_IMAGE, WARM_START_SCALE
 from airflow_llmtune.resources.fingerprint import tuning_fingerprint
 from airflow_llmtune.resources.meta import Problems
 from airflow_llmtune.resources.search_space import SearchSpace
-from airflow_llmtune.resources.warm_start import DEFAULT_SCALE
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -140,11 +140,11 @@ class KatibTuneLLMOperator(SkippingOperator, ExperimentLifecycle):
         trainer_args: Mapping[str, Any] | None = None,
         output_uri: str | None = None,
         resources_per_trial: Mapping[str, Any] | None = None,
-        image: str = trial_template.TRAINER_IMAGE,
+        image: str = TRAINER_IMAGE,
         env: Mapping[str, Any] | None = None,
         job_options: Mapping[str, Any] | None = None,
         warm_start: str | Mapping[str, Any] | None = None,
-        warm_start_scale: float | str = DEFAULT_SCALE,
+        warm_start_scale: float | str = WARM_START_SCALE,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_llmtune.operators.deployment import DeploymentOperator
 from airflow_llmtune.operators.manifest import load_manifest_file, read_manifest
-from airflow_llmtune.resources import canary, inference_service, llm_inference_service
+from airflow_llmtune.resources import canary, inference_service, llm_inference_service, serving_spec, smoke_test
 from airflow_llmtune.resources.meta import Problems, path, whole
 from airflow_llmtune.resources.rollback_record import whole_manifest
-from airflow_llmtune.resources.serving_spec import ServingSpec
-from airflow_llmtune.resources.smoke_test import ROOTS, SmokeTest
 
 if TYPE_CHECKING:
+    from airflow_llmtune.resources.smoke_test import SmokeTest
     from airflow_llmtune.triggers.kserve import InferenceServiceTrigger
 
 __all__ = ["CanaryTrafficOperator", "DeployLLMOperator", "InferenceServiceOperator"]
@@ -54,7 +53,7 @@ class InferenceServiceOperator(DeploymentOperator):
 
     def read_smoke_test(self, manifest: JSON, problems: Problems) -> SmokeTest | None:
         model_format = path(manifest, "spec", "predictor", "model", "modelFormat", "name")
-        return SmokeTest.read(self.smoke_test, None, ROOTS.get(model_format), problems)
+        return smoke_test.SmokeTest.read(self.smoke_test, None, smoke_test.ROOTS.get(model_format), problems)
 
 
 class DeployLLMOperator(DeploymentOperator):
@@ -118,7 +117,7 @@ class DeployLLMOperator(DeploymentOperator):
         adapter: str | None = None,
         served_model_name: str | None = None,
         runtime: str | None = None,
-        kind: str = inference_service.KIND.kind,
+        kind: str = "InferenceService",
         deployment_mode: str | None = None,
         max_lora_rank: int | str | None = None,
         model_args: Mapping[str, Any] | None = None,
@@ -173,7 +172,7 @@ class DeployLLMOperator(DeploymentOperator):
             rule = "was given and has no value now"
             problems.add("adapter", None, rule, "check that the upstream task returns that key")
         self._check_canary(problems)
-        return ServingSpec.from_args(
+        return serving_spec.ServingSpec.from_args(
             name=self.name,
             model=self.model,
             adapter=self.adapter,
@@ -202,8 +201,8 @@ class DeployLLMOperator(DeploymentOperator):
         return canary.with_canary(current, manifest, percent, problems)
 
     def read_smoke_test(self, manifest: JSON, problems: Problems) -> SmokeTest | None:  # noqa: ARG002
-        root = ROOTS["vLLM" if self._is_llm or self.runtime == "vllm" else "huggingface"]
-        return SmokeTest.read(self.smoke_test, self.served_name, root, problems)
+        root = smoke_test.ROOTS["vLLM" if self._is_llm or self.runtime == "vllm" else "huggingface"]
+        return smoke_test.SmokeTest.read(self.smoke_test, self.served_name, root, problems)
 
     def read_url(self, obj: JSON) -> tuple[str | None, str | None]:
         return llm_inference_service.read_url(obj) if self._is_llm else super().read_url(obj)
@@ -261,7 +260,8 @@ class CanaryTrafficOperator(DeploymentOperator):
     def read_smoke_test(self, manifest: JSON, problems: Problems) -> SmokeTest | None:
         model_format = path(manifest, "spec", "predictor", "model", "modelFormat", "name")
         # What serves there is not known before the object was read.
-        return SmokeTest.read(self.smoke_test, None, ROOTS.get(model_format, ROOTS["huggingface"]), problems)
+        root = smoke_test.ROOTS.get(model_format, smoke_test.ROOTS["huggingface"])
+        return smoke_test.SmokeTest.read(self.smoke_test, None, root, problems)
 
 
 def _check_percent(argument: str, value: Any, problems: Problems) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 from airflow.sdk import Asset
 
 from airflow_llmtune.exceptions import LLMTuneError
-from airflow_llmtune.resources.champion import SCHEMA_VERSION, without
+from airflow_llmtune.resources import champion
 from airflow_llmtune.resources.meta import Problems
 
 if TYPE_CHECKING:
@@ -39,9 +39,9 @@ class ModelState:
         found = self._store.get(CHAMPION)
         if found is None:
             return None
-        if not isinstance(found, dict) or found.get("schema_version") != SCHEMA_VERSION:
+        if not isinstance(found, dict) or found.get("schema_version") != champion.SCHEMA_VERSION:
             raise LLMTuneError(
-                f"Asset {self._name!r} has under {CHAMPION!r} no champion of schema version {SCHEMA_VERSION}. "
+                f"Asset {self._name!r} has under {CHAMPION!r} no champion of schema version {champion.SCHEMA_VERSION}. "
                 f"Fix: delete the key in the asset's state, or upgrade this provider"
             )
         return cast("JSON", found)
@@ -56,7 +56,7 @@ class ModelState:
             return False
         history: list[JSON] = list(self._store.get(HISTORY) or [])
         if replacing is not None and replacing["promoted_at"] not in [old["promoted_at"] for old in history]:
-            self._set(HISTORY, [*history, without(replacing, "manifest")][-KEPT_CHAMPIONS:])
+            self._set(HISTORY, [*history, champion.without(replacing, "manifest")][-KEPT_CHAMPIONS:])
         self._set(CHAMPION, record)
         return self.champion() == record
 
@@ -66,7 +66,7 @@ class ModelState:
         return next((entry for entry in reversed(kept) if entry["fingerprint"] == fingerprint), None)
 
     def keep(self, kind: str, fingerprint: str, result: JSON, lineage: JSON) -> None:
-        entry = {"fingerprint": fingerprint, "result": without(result, "samples"), "lineage": lineage}
+        entry = {"fingerprint": fingerprint, "result": champion.without(result, "samples"), "lineage": lineage}
         # The store cannot compare and write in one step, and another task may keep its result in the same moment.
         for _ in range(KEEPING_ROUNDS):
             kept: list[JSON] = self._store.get(kind) or []
@@ -79,7 +79,7 @@ class ModelState:
     def check(self) -> None:
         """Fail before anything runs whose result could not be kept: a missing state reads like an empty one."""
         if self._store.get(SCHEMA) is None:
-            self._set(SCHEMA, SCHEMA_VERSION)
+            self._set(SCHEMA, champion.SCHEMA_VERSION)
 
     def _set(self, key: str, value: Any) -> None:
         try:

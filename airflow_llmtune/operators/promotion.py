@@ -12,11 +12,12 @@ from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 from airflow_llmtune.exceptions import InvalidSpecError, LLMTuneError
 from airflow_llmtune.operators.model_asset import ModelState, lineage_of, name_in_inlets, tell_outlets
 from airflow_llmtune.resources import champion
-from airflow_llmtune.resources.champion import Decision, Rule
 from airflow_llmtune.resources.meta import Problems
 
 if TYPE_CHECKING:
     from airflow.sdk import Asset, Context
+
+    from airflow_llmtune.resources.champion import Decision
 
 __all__ = ["CompareModelOperator", "DetectModelDriftOperator", "GetChampionOperator", "PromoteModelOperator"]
 
@@ -123,7 +124,7 @@ class CompareModelOperator(ModelAssetOperator):
         """Return a decision for the candidate, and how it is told; one against it skips the task."""
         problems = Problems()
         asked = self._asked(problems)
-        rule = Rule.read(asked["metric"], asked["direction"], asked["min_improvement"], problems)
+        rule = champion.Rule.read(asked["metric"], asked["direction"], asked["min_improvement"], problems)
         allow_backfill = problems.boolean("allow_backfill", asked["allow_backfill"])
         decision = None
         if not problems.errors:
@@ -270,7 +271,7 @@ class DetectModelDriftOperator(ModelAssetOperator):
         if current is None:
             self.skip(context, {"drifted": False, "reason": "there is no champion yet, so nothing has drifted"})
         problems = Problems()
-        rule = Rule.read(self.metric, self.direction, 0, problems)
+        rule = champion.Rule.read(self.metric, self.direction, 0, problems)
         tolerated = problems.number("max_degradation", self.max_degradation)
         if tolerated is not None and tolerated < 0:
             problems.add("max_degradation", self.max_degradation, "is negative", "give 0 or more")

@@ -10,10 +10,18 @@ from airflow_llmtune.operators.base import KubeflowOperator
 from airflow_llmtune.operators.diagnosis import explain, read_pods
 from airflow_llmtune.operators.manifest import load_manifest_file, read_manifest
 from airflow_llmtune.operators.unchanged import SkippingOperator
-from airflow_llmtune.resources import job, pod, pytorch_job, train_job, train_job_preflight, trial_template
+from airflow_llmtune.resources import (
+    job,
+    pod,
+    pytorch_job,
+    train_job,
+    train_job_preflight,
+    trainer_spec,
+    trial_template,
+)
+from airflow_llmtune.resources.defaults import TRAINER_IMAGE
 from airflow_llmtune.resources.fingerprint import evaluation_fingerprint, training_fingerprint
 from airflow_llmtune.resources.meta import Outcome, Problems
-from airflow_llmtune.resources.trainer_spec import read_flags
 
 if TYPE_CHECKING:
     from airflow_llmtune.hooks.client import KubeflowClient
@@ -22,11 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["EvaluateLLMOperator", "FineTuneLLMOperator", "PyTorchJobOperator", "TrainJobOperator"]
 
 JSON = dict[str, Any]
-POD_SELECTORS = {
-    job.KIND.kind: job.pod_selector,
-    pytorch_job.KIND.kind: pytorch_job.pod_selector,
-    train_job.KIND.kind: train_job.pod_selector,
-}
 # What of the trainer's summary is the task's result.
 _TOLD = ("metrics", "artifact_uri", "samples", "manifest")
 
@@ -36,7 +39,12 @@ class TrainingLifecycle(KubeflowOperator):
 
     def pod_selector(self, name: str) -> str:
         """Select the pods of the job."""
-        return POD_SELECTORS[self.kind.kind](name)
+        selectors = {
+            job.KIND.kind: job.pod_selector,
+            pytorch_job.KIND.kind: pytorch_job.pod_selector,
+            train_job.KIND.kind: train_job.pod_selector,
+        }
+        return selectors[self.kind.kind](name)
 
     async def read_result(self, client: KubeflowClient, obj: JSON) -> JSON:
         """Return what the trainer wrote into its pod's termination message; a pod of other code has written none."""
@@ -167,7 +175,7 @@ class TrainerOperator(SkippingOperator, TrainingLifecycle):
         dataset: str,
         trainer_args: Mapping[str, Any] | None = None,
         resources_per_node: Mapping[str, Any] | None = None,
-        image: str = trial_template.TRAINER_IMAGE,
+        image: str = TRAINER_IMAGE,
         env: Mapping[str, Any] | None = None,
         job_options: Mapping[str, Any] | None = None,
         **kwargs: Any,
@@ -266,7 +274,7 @@ class FineTuneLLMOperator(TrainerOperator):
     def fingerprints(self, versions: Mapping[str, str]) -> dict[str, str]:
         # Where an adapter goes, and how often it is saved on the way, does not change it.
         trainer = self.read_trainer(Problems(), output_uri=self.output_uri)
-        chosen = read_flags("hyperparameters", self.hyperparameters, Problems())
+        chosen = trainer_spec.read_flags("hyperparameters", self.hyperparameters, Problems())
         adapter = None if trainer.output is None else trainer.output.flag
         return {
             self.kept_as: training_fingerprint(trainer, chosen, versions),

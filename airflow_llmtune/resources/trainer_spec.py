@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from airflow_llmtune.resources import train_job
+from airflow_llmtune.resources.defaults import TRAINER_IMAGE
 from airflow_llmtune.resources.environment import read_env, refuse_secret
 from airflow_llmtune.resources.job_options import DEFAULTS, PRIMARY_CONTAINERS, read_job
 from airflow_llmtune.resources.meta import Problems, text_of
@@ -15,11 +16,7 @@ from airflow_llmtune.resources.redaction import is_secret
 from airflow_llmtune.resources.runtime_patch import Version
 from airflow_llmtune.resources.source import Source
 
-__all__ = ["OUTPUT_FLAG", "RESERVED_FLAGS", "TRAINER_IMAGE", "TrainerSpec", "read_flags"]
-
-# The trainer and this provider are released together.
-TRAINER_VERSION = "0.1.0"
-TRAINER_IMAGE = f"airflow-llmtune/trainer:{TRAINER_VERSION}"
+__all__ = ["OUTPUT_FLAG", "RESERVED_FLAGS", "TrainerSpec", "read_flags"]
 
 OUTPUT_FLAG = "output_dir"
 # Flags that follow from arguments of their own.

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_llmtune.resources import job, pytorch_job, train_job
+from airflow_llmtune.resources.defaults import TRAINER_IMAGE
 from airflow_llmtune.resources.job_options import read_options
 from airflow_llmtune.resources.meta import Problems, metadata, text_of
 from airflow_llmtune.resources.pod import LOG_COLLECTOR
@@ -14,7 +15,6 @@ from airflow_llmtune.resources.trainer_pod import Flag, job_manifest, literal
 from airflow_llmtune.resources.trainer_spec import (
     OUTPUT_FLAG,
     RESERVED_FLAGS,
-    TRAINER_IMAGE,
     TrainerSpec,
     read_flags,
 )

@@ -17,11 +17,8 @@ from airflow_llmtune.resources.search_space import Parameter, SearchSpace
 if TYPE_CHECKING:
     from airflow_llmtune.resources.experiment import ExperimentSpec
 
-__all__ = ["DEFAULT_SCALE", "Narrowed", "narrow", "start_from"]
+__all__ = ["Narrowed", "narrow", "start_from"]
 
-# A search of n trials over d parameters knows its best point to about n^(-1/d) of each range: 12 to 30 trials over
-# two parameters leave 0.29 to 0.18 of it.
-DEFAULT_SCALE = 0.25
 # Digits of a bound; more would only make the manifest hard to read.
 _DIGITS = 6
 

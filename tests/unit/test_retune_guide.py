@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from airflow_llmtune.operators import model_asset, unchanged
-from airflow_llmtune.resources.warm_start import DEFAULT_SCALE
+from airflow_llmtune.resources.defaults import WARM_START_SCALE
 
 GUIDE = (Path(__file__).parent.parent.parent / "docs/how-to/retune.md").read_text()
 OPTIONS, DRIFT = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
@@ -27,7 +27,7 @@ def test_the_version_options_are_those_there_are():
 
 
 def test_the_numbers_are_those_of_the_code():
-    assert f"`warm_start_scale={DEFAULT_SCALE}`" in GUIDE
+    assert f"`warm_start_scale={WARM_START_SCALE}`" in GUIDE
     assert (model_asset.KEPT_CHAMPIONS, model_asset.KEPT_RESULTS) == (20, 5)
     assert "the twenty before it" in GUIDE
     assert "the last five results" in GUIDE
