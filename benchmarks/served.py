@@ -77,15 +77,15 @@ def _running(words: Sequence[str]) -> Iterator[Served]:
         begin = time.monotonic()
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
-            _wait_for(kubeconfig, process)
+            wait_for(kubeconfig, process)
             seconds = time.monotonic() - begin
-            yield Served(psutil.Process(process.pid), _address(kubeconfig), kubeconfig, seconds)
+            yield Served(psutil.Process(process.pid), address_of(kubeconfig), kubeconfig, seconds)
         finally:
             process.terminate()
             process.wait(_STOP_SECONDS)
 
 
-def _wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
+def wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
     """The kubeconfig is written when requests are answered."""
     deadline = time.monotonic() + _START_SECONDS
     while not path.exists():
@@ -94,7 +94,7 @@ def _wait_for(path: Path, process: subprocess.Popen[bytes]) -> None:
         time.sleep(0.005)
 
 
-def _address(kubeconfig: Path) -> Address:
+def address_of(kubeconfig: Path) -> Address:
     config = yaml.safe_load(kubeconfig.read_text())
     cluster = config["clusters"][0]["cluster"]
     url = urlsplit(cluster["server"])

@@ -1,4 +1,4 @@
-"""One asynchronous client for every kind: Experiment, Trial, Job, PyTorchJob, Pod.
+"""One asynchronous client for every kind.
 
 Workers run it by ``asyncio.run``, triggers await it, so there is no synchronous twin. Objects are plain dicts on the
 wire; no SDK model is needed at run time.
@@ -30,7 +30,7 @@ Answer = TypeVar("Answer")
 # What is decoded in one piece holds up the event loop: the shell of a page of so many bytes takes a millisecond or two.
 PAGE_BYTES = 2 * 1024 * 1024
 # The size of the objects is known after the first page.
-FIRST_PAGE, MAX_PAGE = 50, 500
+FIRST_PAGE, MAX_PAGE = 20, 500
 MERGE_PATCH = "application/merge-patch+json"
 # JSON is YAML, and the API server has no other name for this patch.
 APPLY_PATCH = "application/apply-patch+yaml"
@@ -109,7 +109,7 @@ class KubeflowClient:
         try:
             return await self.get(kind, namespace, name)
         except KubernetesApiError as error:
-            if error.code == 404:
+            if error.code == 404 and error.reason == "NotFound":  # and not a proxy's own
                 return None
             raise
 

@@ -47,7 +47,9 @@ class KubeflowOperator(WaitingOperator):
     used; after a failed one, a clear by a human or changed arguments the next attempt starts.
 
     :param on_kill_action: ``delete`` or ``keep`` the object when the task is killed.
-    :param stall_timeout: give up when the object gets no further for so long.
+    :param stall_timeout: give up when the object gets no further for so long. Trials that begin and end are progress,
+        and a TrainJob's steps; of another job only that its pods start and end, so there it has to be longer than the
+        training takes.
 
     Its ``wait_timeout`` counts from the object's creation. When the task gives up, the object is deleted unless
     ``on_kill_action`` is ``keep``. The other arguments are those of
@@ -147,9 +149,8 @@ class KubeflowOperator(WaitingOperator):
     def _checked_manifest(self) -> JSON:
         problems = Problems()
         self._check_waiting(problems)
-        stall_timeout: Any = self.stall_timeout  # whatever the DAG's author gave
-        if not isinstance(stall_timeout, timedelta | None):
-            problems.add("stall_timeout", stall_timeout, "is no timedelta", "give timedelta(hours=2), say")
+        if self.stall_timeout is not None:
+            problems.duration("stall_timeout", self.stall_timeout, "timedelta(hours=2)")
         manifest = self.build_manifest(problems)
         given = path(manifest, "metadata", "namespace")
         if self.namespace and given and given != self.namespace:
@@ -216,17 +217,26 @@ class KubeflowOperator(WaitingOperator):
 
         outcome = Outcome.from_event(event)
         name, namespace, uid = event["name"], event["namespace"], event["uid"]
+        where = f"{self.kind.kind} {name} in namespace {namespace}"
         if outcome.reason == API_ERROR:
             raise KubernetesApiError(outcome.message, reason=API_ERROR)
         async with self.hook.connect() as client:
-            if outcome.reason in {WAIT_TIMEOUT, STALLED}:
-                await self._give_up(client, outcome, name, namespace, uid)
             obj = await client.find(self.kind, namespace, name)
             if obj is None or obj["metadata"]["uid"] != uid:
-                gone = (
-                    f"{self.kind.kind} {name} in namespace {namespace} ended as {outcome.phase} and was deleted since"
-                )
+                obj = None
+            elif outcome.reason in {WAIT_TIMEOUT, STALLED, OBJECT_DELETED}:
+                # It may have ended between the event and now; then its own outcome counts.
+                now = self.trigger_class.read_outcome(obj)
+                outcome = now if now.finished else outcome
+            if outcome.reason in {WAIT_TIMEOUT, STALLED}:
+                await self._give_up(client, outcome, obj)
+            if obj is None:
+                gone = f"{where} ended as {outcome.phase} and was deleted since"
                 raise OutcomeError(outcome.message if outcome.reason == OBJECT_DELETED else gone)
+            if outcome.reason == OBJECT_DELETED:
+                raise KubernetesApiError(
+                    f"{where} was not found while it was waited for, and is there. A retry adopts it"
+                )
             await self.stop_leftovers(client, obj)
             if outcome.phase != "Succeeded":
                 error = await self.explain_failure(client, obj, outcome)
@@ -247,14 +257,14 @@ class KubeflowOperator(WaitingOperator):
         patch = {"metadata": {"annotations": {DELIVERED_ANNOTATION: epoch}, "labels": {SETTLED_LABEL: "true"}}}
         await client.patch(self.kind, metadata["namespace"], metadata["name"], patch)
 
-    async def _give_up(self, client: KubeflowClient, outcome: Outcome, name: str, namespace: str, uid: str) -> NoReturn:
+    async def _give_up(self, client: KubeflowClient, outcome: Outcome, obj: JSON | None) -> NoReturn:
         from airflow_llmtune.triggers.base import STALLED
 
-        obj = await client.find(self.kind, namespace, name)
         reasons: list[str] = []
-        if obj is not None and obj["metadata"]["uid"] == uid:
+        if obj is not None:
+            metadata = obj["metadata"]
             reasons = await self.read_reasons(client, obj)
-        if self.on_kill_action == "delete":
-            await client.delete(self.kind, namespace, name, uid=uid)
+            if self.on_kill_action == "delete":
+                await client.delete(self.kind, metadata["namespace"], metadata["name"], uid=metadata["uid"])
         error = StalledError if outcome.reason == STALLED else WaitTimeoutError
         raise error("\n  ".join([outcome.message, *reasons]))

@@ -176,9 +176,7 @@ class DeploymentOperator(WaitingOperator):
         problems = Problems()
         self._check_waiting(problems)
         problems.choice("on_failure", self.on_failure, ON_FAILURE)
-        start_timeout: Any = self.start_timeout  # whatever the DAG's author gave
-        if not isinstance(start_timeout, timedelta):
-            problems.add("start_timeout", start_timeout, "is no timedelta", "give timedelta(minutes=20), say")
+        problems.duration("start_timeout", self.start_timeout, "timedelta(minutes=20)")
         manifest = self.build_manifest(problems)
         given = path(manifest, "metadata", "namespace")
         if self.namespace and given and given != self.namespace:

@@ -120,9 +120,11 @@ class WaitingOperator(ClusterConnection, BaseOperator):
 
     def _check_waiting(self, problems: Problems) -> None:
         problems.choice("on_kill_action", self.on_kill_action, self.on_kill_actions)
-        wait_timeout: Any = self.wait_timeout  # whatever the DAG's author gave
-        if not isinstance(wait_timeout, timedelta | None):
-            problems.add("wait_timeout", wait_timeout, "is no timedelta", "give timedelta(hours=6), say")
+        if self.wait_timeout is not None:
+            problems.duration("wait_timeout", self.wait_timeout, "timedelta(hours=6)")
+        seconds = problems.number("poll_interval", self.poll_interval)
+        if seconds is not None and seconds <= 0:
+            problems.add("poll_interval", self.poll_interval, "is not above zero", "give 30 seconds, say")
 
     def _raise_problems(self, problems: Problems) -> None:
         try:

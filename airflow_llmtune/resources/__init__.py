@@ -16,7 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 
 class _Later(ModuleType):
-    """Stands for a module, of which it knows no more than the name."""
+    """
+    Stands for a module, of which it knows no more than the name.
+
+    What is set on it does not reach the module: a test that replaces something has to name the module by its full path.
+    """
 
     def __getattr__(self, name: str) -> Any:
         return getattr(import_module(self.__name__), name)

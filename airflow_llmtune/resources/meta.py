@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from typing import Any, Literal, NamedTuple
 
 from airflow_llmtune.exceptions import FieldError, InvalidSpecError
@@ -289,6 +290,13 @@ class Problems:
             self.add(argument, value, "is neither true nor false", "give one of these")
             return None
         return text == "true"
+
+    def duration(self, argument: str, value: Any, example: str) -> None:
+        """Durations are the one argument that is no text: they have to be there before anything is rendered."""
+        if not isinstance(value, timedelta):
+            self.add(argument, value, "is no timedelta", f"give {example}, say")
+        elif value <= timedelta():
+            self.add(argument, value, "is not above zero", f"give {example}, say")
 
     def mapping(self, argument: str, value: Any) -> dict[str, Any]:
         """An absent mapping is an empty one."""

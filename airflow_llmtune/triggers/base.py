@@ -123,8 +123,8 @@ class WaitTrigger(ClusterConnection, BaseTrigger):
         self.on_kill_action = on_kill_action
         self._fired = False
         self._progress: Any = None
-        self._moved = time.monotonic()
-        self._warned = self._told_error = False
+        self._moved = 0.0  # when there was progress last
+        self._warned: set[str] = set()
 
     # What a kind adds.
 
@@ -182,14 +182,17 @@ class WaitTrigger(ClusterConnection, BaseTrigger):
         :param alone: nobody else waits in this process, so only this one object is listed and watched.
         """
         try:
-            async with asyncio.timeout(None if self.deadline is None else self.deadline - time.time()):
+            async with asyncio.timeout(None if self.deadline is None else self.deadline - time.time()) as limit:
                 return await self._wait(alone=alone)
         except TimeoutError:
+            if not limit.expired():
+                raise
             return Outcome("Failed", WAIT_TIMEOUT, f"{self.kind.kind} {self.name} did not finish before its deadline")
         except KubernetesApiError as error:
             return Outcome("Failed", API_ERROR, str(error))
 
     async def _wait(self, *, alone: bool) -> Outcome:
+        self._progress = None
         if not alone:
             labelled = Selection(self.kind, self.namespace, self.read, label_selector=WAITED_FOR)
             if (outcome := await self._follow(labelled, self.changes_of(alone=False))) is not None:
@@ -208,7 +211,8 @@ class WaitTrigger(ClusterConnection, BaseTrigger):
                 changed.clear()
                 pause: float | None = None
                 reading = self._reading(view)
-                if reading is None and view.is_current:
+                # The list has just told of another object of that name, or it is complete.
+                if reading is None and (view.readings or view.is_current):
                     obj = await view.find(self.name)
                     if obj is None or obj["metadata"]["uid"] != self.uid:
                         return self._deleted()
@@ -235,11 +239,8 @@ class WaitTrigger(ClusterConnection, BaseTrigger):
             self.tell(reading.progress)
         if reading is not None and reading.outcome.finished:
             return reading.outcome
-        if view.is_polled and not self._warned:
-            self._warned = True
-            self.log.warning(
-                "This service account may not watch %s: they are listed from time to time", self.kind.plural
-            )
+        if view.is_polled:
+            self._warn("polled", f"This service account may not watch {self.kind.plural}: they are listed now and then")
         if not view.is_current:
             self._moved = time.monotonic()  # Who cannot look cannot tell that nothing moves.
         if self.stall_timeout is not None and time.monotonic() - self._moved >= self.stall_timeout:
@@ -249,14 +250,20 @@ class WaitTrigger(ClusterConnection, BaseTrigger):
         return None
 
     def _tell_changes(self, changes: View) -> None:
+        kind = changes.watch.selection.kind.plural
+        if changes.is_polled:
+            self._warn("forbidden", f"This service account may not list and watch {kind}: nothing is told of them")
         try:
             for change in changes.take_changes():
                 self._moved = time.monotonic()
                 self.tell_change(change)
         except Exception as error:  # noqa: BLE001 (the wait does not need them)
-            if not self._told_error:
-                self._told_error = True
-                self.log.warning("No more of what happens in between is told: %s", error)
+            self._warn("failed", f"Nothing more is told of {kind}: {error}")
+
+    def _warn(self, topic: str, text: str) -> None:
+        if topic not in self._warned:
+            self._warned.add(topic)
+            self.log.warning(text)
 
     async def _until(self, changed: asyncio.Event, pause: float | None) -> None:
         if self.stall_timeout is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -101,8 +100,7 @@ class InferenceServiceTrigger(WaitTrigger):
                     if outcome.message != told:
                         self.log.info("%s %s: %s", self.kind.kind, self.name, outcome.message)
                         told = outcome.message
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), TICK_SECONDS)
+                await self._until(changed, TICK_SECONDS)
         finally:
             await leave(self, *views)
 

@@ -30,6 +30,8 @@ WATCH_SECONDS = (240, 300)
 SHORT_WATCH_SECONDS = 5.0
 # Seconds before the first repeat, doubled with each, and the longest.
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
+# One task may not have it done without a pause for all.
+SHORTEST_POLL = 1.0
 # Where watching is forbidden it may be allowed one day; a triggerer lives for months.
 WATCH_AGAIN_SECONDS = 600.0
 # So many waits are told of something before they get their turn.
@@ -106,7 +108,7 @@ class ListWatch:
         self._failures = 0
         self._failing_since: float | None = None
         self._forbidden_at = 0.0
-        self._told = 0
+        self._turns = 0
         # In an empty context: what it logs is nothing of the task whose wait happened to come first.
         name = f"watch {selection.kind.plural} in {selection.namespace}"
         self._task = asyncio.create_task(self._run(), context=contextvars.Context(), name=name)
@@ -147,6 +149,7 @@ class ListWatch:
     async def _list_and_watch(self) -> float:
         """List where that is needed, and watch to the end; return the seconds to wait before it is done again."""
         begin, asked_for = time.monotonic(), 0.0
+        watching = None
         try:
             async with self.client.open() as client:
                 if not self._version:
@@ -154,12 +157,16 @@ class ListWatch:
                 if not self.may_watch and begin - self._forbidden_at < WATCH_AGAIN_SECONDS:
                     self._version = ""
                     return self._poll_interval * random.uniform(0.9, 1.1)  # noqa: S311 (spreads load, guards nothing)
+                watching = time.monotonic()
                 await self._watch(client)
         except KubernetesApiError as error:
+            if error.code == 403 and self.selection.changes_only:
+                await self._forbid(error)
+                return WATCH_AGAIN_SECONDS
             # What was missed meanwhile, or is gone with a server that lost its data, only a list tells.
             self._version, asked_for = "", error.retry_after
             await self._bear(error)
-        if time.monotonic() - begin < SHORT_WATCH_SECONDS:
+        if watching is None or time.monotonic() - watching < SHORT_WATCH_SECONDS:
             self._version = ""  # It may be that no watch gets as far as to tell anything.
             self._failures += 1
         else:
@@ -214,7 +221,7 @@ class ListWatch:
         except KubernetesApiError as error:
             if error.code != 403 or selection.changes_only:
                 raise
-            await self._poll_from_now_on(error)
+            await self._forbid(error)
 
     def _advance(self, version: str) -> None:
         if version.isdecimal() and self._version.isdecimal() and int(version) < int(self._version):
@@ -222,19 +229,24 @@ class ListWatch:
             raise KubernetesApiError("The API server has gone back in time", code=410)
         self._version = version
 
-    async def _poll_from_now_on(self, error: KubernetesApiError) -> None:
+    async def _forbid(self, error: KubernetesApiError) -> None:
+        """List from now on; of what is only told as it changes, nothing is told."""
         self._version, self._forbidden_at = "", time.monotonic()
         if self.may_watch:
             self.may_watch = False
-            fix = "allow the verb `watch` to the service account of the triggerer"
-            log.warning("%s. Listed every %g s instead. Fix: %s", error, self._poll_interval, fix)
+            instead = (
+                "Nothing is told of them" if self.selection.changes_only else f"Listed every {self._poll_interval:g} s"
+            )
+            fix = "allow the verbs `list` and `watch` to the service account of the triggerer"
+            log.warning("%s. %s. Fix: %s", error, instead, fix)
             for observer in self._everybody():
                 observer.wake()
                 await self._give_way()
 
     @property
     def _poll_interval(self) -> float:
-        return min((observer.poll_interval for observer in self._everybody()), default=LONGEST_PAUSE)
+        asked_for = min((observer.poll_interval for observer in self._everybody()), default=LONGEST_PAUSE)
+        return max(asked_for, SHORTEST_POLL)
 
     # What is kept, and whom it is told.
 
@@ -244,7 +256,7 @@ class ListWatch:
         try:
             reading = self.selection.read(obj)
         except Exception as error:  # noqa: BLE001 (one odd object must not end the waits for all others)
-            reading = error
+            reading = error.with_traceback(None)  # which would keep the object
         if self.selection.changes_only:
             await self._tell(group, reading)
         elif reading != self._readings.setdefault(group, {}).get(name):
@@ -271,8 +283,8 @@ class ListWatch:
 
     async def _give_way(self) -> None:
         """Let those run who were woken, before there are so many that they hold up all others."""
-        self._told += 1
-        if self._told % TURN == 0:
+        self._turns += 1
+        if self._turns % TURN == 0:
             await asyncio.sleep(0)
 
     def _names(self) -> set[tuple[str, str]]:

@@ -1,5 +1,5 @@
 """
-The XCom ``progress`` of tasks that are deferred: seldom, in turn, and never after the wait has ended.
+The XCom ``progress`` of tasks that are deferred: seldom, in turn, and none begun after the wait has ended.
 
 Each XCom is a request to Airflow's API and a row in its database, from the one process that all waits share.
 """
@@ -95,6 +95,7 @@ class _Publisher:
             else:
                 # Never longer: one that has not rested may come while the first in the queue does.
                 await asyncio.sleep(min(pause, PACE_SECONDS))
+        self._task = None  # It would keep its event loop alive.
 
     async def _write(self, publication: Publication) -> None:
         if not publication.is_open:

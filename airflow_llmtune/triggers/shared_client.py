@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["SharedClient"]
 
+# The Airflow connection, or the credential helper that a kubeconfig names, may never answer.
+CONNECT_SECONDS = 60.0
+
 
 @dataclass(eq=False)
 class Opened:
@@ -67,9 +70,13 @@ class SharedClient:
         try:
             # The first one imports the Kubernetes client, which takes long enough to hold up everything else.
             hook = await asyncio.to_thread(self._new_hook)
-            return Opened(await connections.enter_async_context(hook.connect()), connections)
+            async with asyncio.timeout(CONNECT_SECONDS):
+                return Opened(await connections.enter_async_context(hook.connect()), connections)
         except KubernetesApiError:
             raise
+        except TimeoutError as error:
+            text = f"The connection or the kubeconfig's helper did not tell within {CONNECT_SECONDS:g} s how to connect"
+            raise KubernetesApiError(text) from error
         except Exception as error:
             # Such as of Airflow's own API, which has to be asked for the connection.
             raise KubernetesApiError(f"No client could be made: {type(error).__name__}: {error}") from error

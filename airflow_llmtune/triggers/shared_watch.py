@@ -59,11 +59,7 @@ class View:
         :raises KubernetesApiError: the API server refuses the list, or has given no answer for too long.
         """
         self._raise_error()
-        readings = self.watch.readings_of(self.group)
-        for reading in readings:
-            if isinstance(reading, Exception):
-                raise reading
-        return readings
+        return _sound(self.watch.readings_of(self.group))
 
     @property
     def is_current(self) -> bool:
@@ -80,7 +76,7 @@ class View:
         self._raise_error()
         taken = list(self._changes)
         self._changes.clear()
-        return taken
+        return _sound(taken)
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[KubeflowClient]:
@@ -97,8 +93,9 @@ class View:
         self._changed.set()
 
     def tell(self, reading: Any) -> None:
-        self._changes.append(reading)
-        self.wake()
+        if self._error is None:  # Else nobody takes it any more.
+            self._changes.append(reading)
+            self.wake()
 
     def fail(self, error: Exception) -> None:
         self._error = error
@@ -106,7 +103,15 @@ class View:
 
     def _raise_error(self) -> None:
         if self._error is not None:
-            raise self._error
+            # Thousands of waits may raise it, and each would add its own lines.
+            raise self._error.with_traceback(None)
+
+
+def _sound(readings: list[Any]) -> list[Any]:
+    for reading in readings:
+        if isinstance(reading, Exception):
+            raise reading.with_traceback(None)
+    return readings
 
 
 def join(waiter: ClusterConnection, selection: Selection, group: str, changed: asyncio.Event) -> View:
