@@ -14,11 +14,14 @@ from airflow.sdk.exceptions import AirflowFailException, TaskDeferralError, Task
 from airflow_llmtune.exceptions import (
     ExperimentFailedError,
     ForeignObjectError,
+    KubernetesApiError,
     OutcomeError,
+    StalledError,
     WaitTimeoutError,
 )
 from airflow_llmtune.resources import experiment, job
-from airflow_llmtune.resources.meta import object_name, owner_labels
+from airflow_llmtune.resources.meta import Outcome, is_waited_for, object_name, owner_labels
+from airflow_llmtune.triggers.base import OBJECT_DELETED, STALLED, WAIT_TIMEOUT
 from tasks import LOSS, any_experiment, fine_tune, mine, raw_experiment, tune
 
 
@@ -101,6 +104,34 @@ def test_an_experiment_deleted_under_the_task_is_told(kubeconfig, run, ask):
         operator.execute_complete(run.context(), event)
 
 
+def test_an_experiment_that_was_only_missed_is_left_as_it_is_for_a_retry(kubeconfig, run, ask):
+    operator = tune(kubeconfig, trainer_args={"nap": 60})
+    trigger = run.defer(operator)
+    event = Outcome("Failed", OBJECT_DELETED, "gone").to_event(trigger.name, trigger.namespace, trigger.uid)
+    with pytest.raises(KubernetesApiError, match="is there"):
+        operator.execute_complete(run.context(), event)
+    left = ask(lambda client: client.get(experiment.KIND, "default", trigger.name))
+    assert is_waited_for(left)
+    ask(lambda client: client.delete(experiment.KIND, "default", trigger.name))
+
+
+@pytest.mark.parametrize("reason", [WAIT_TIMEOUT, STALLED])
+def test_what_ended_while_the_wait_gave_up_is_used(kubeconfig, run, reason):
+    operator = tune(kubeconfig)
+    trigger = run.defer(operator)
+    asyncio.run(trigger.wait())
+    event = Outcome("Failed", reason, "too late").to_event(trigger.name, trigger.namespace, trigger.uid)
+    assert operator.execute_complete(run.context(), event)["experiment"] == trigger.name
+
+
+def test_what_stalls_is_deleted_and_told_as_that(kubeconfig, run, ask):
+    operator = tune(kubeconfig, trainer_args={"nap": 60}, stall_timeout=timedelta(seconds=3))
+    with pytest.raises(StalledError, match="got no further for 3 s"):
+        run.complete(operator)
+    found, _ = ask(lambda client: client.list_all(experiment.KIND, "default", label_selector=mine(run)))
+    assert [item for item in found if "deletionTimestamp" not in item["metadata"]] == []
+
+
 @pytest.mark.parametrize(("action", "left"), [("delete", False), ("keep", True)])
 def test_a_kill_in_the_middle_of_a_worker_s_wait_deletes_what_the_task_created(kubeconfig, run, ask, action, left):
     operator = tune(kubeconfig, trainer_args={"nap": 2}, deferrable=False, on_kill_action=action)
@@ -165,7 +196,12 @@ def test_tasks_of_one_mapped_task_have_objects_of_their_own(kubeconfig, run):
 
 @pytest.mark.parametrize(
     ("changes", "named"),
-    [({"on_kill_action": "keep_pod"}, "on_kill_action"), ({"wait_timeout": 3600}, "wait_timeout")],
+    [
+        ({"on_kill_action": "keep_pod"}, "on_kill_action"),
+        ({"wait_timeout": 3600}, "wait_timeout"),
+        ({"stall_timeout": timedelta()}, "stall_timeout.*above zero"),
+        ({"poll_interval": 0}, "poll_interval.*above zero"),
+    ],
 )
 def test_a_wrong_lifecycle_argument_is_told_before_anything_is_created(kubeconfig, run, ask, changes, named):
     with pytest.raises(AirflowFailException, match=named):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import traceback
 from collections.abc import Iterator
 
 import pytest
 
 from airflow_llmtune.controlplane import ControlPlane
-from airflow_llmtune.triggers import list_watch
+from airflow_llmtune.hooks.kubeflow import KubeflowHook
+from airflow_llmtune.triggers import list_watch, shared_client
 from airflow_llmtune.triggers.base import API_ERROR, OBJECT_DELETED
 from airflow_llmtune.triggers.katib import KatibExperimentTrigger
 from airflow_llmtune.triggers.shared_watch import _of_this_loop
@@ -252,6 +254,64 @@ async def test_who_comes_while_a_forbidden_watch_ends_gets_a_new_one(plane, jobs
     wanted = await jobs.end(triggers)
     async with asyncio.timeout(10):
         assert await phases(waits) == wanted
+
+
+async def test_a_list_that_takes_long_is_not_what_a_watch_lasted(plane, jobs, monkeypatch):
+    monkeypatch.setattr(list_watch, "SHORT_WATCH_SECONDS", 0.05)
+    waits = start(triggers := await jobs.create(2))
+    await eventually(lambda: plane.open_streams > 0)
+    plane.faults.add("watch=true", code=503, times=FOREVER)
+    plane.faults.add("/jobs\\?", delay_seconds=0.1, times=FOREVER)
+    plane.drop_watches()
+    (watch,) = _of_this_loop()._watches.values()
+    # Else it would be asked for one list after the other.
+    await eventually(lambda: watch._failures >= 3)
+    plane.faults.clear()
+    wanted = await jobs.end(triggers)
+    assert await phases(waits) == wanted
+
+
+async def test_an_error_of_our_own_ends_each_wait_and_is_told_in_as_many_lines(jobs, monkeypatch):
+    async def mistaken(self: list_watch.ListWatch, client: object) -> None:
+        raise ArithmeticError("odd")
+
+    triggers = await jobs.create(COUNT)
+    monkeypatch.setattr(list_watch.ListWatch, "_list", mistaken)
+    found = await asyncio.gather(*start(triggers), return_exceptions=True)
+    assert {type(error) for error in found} == {ArithmeticError}
+    assert len(list(traceback.walk_tb(found[-1].__traceback__))) < 30
+
+
+async def test_a_connection_that_is_never_told_ends_the_waits_in_their_time(jobs, monkeypatch):
+    async def silent(self: KubeflowHook) -> None:
+        await asyncio.Event().wait()
+
+    triggers = await jobs.create(3, api_retry_timeout=0.3)
+    monkeypatch.setattr(shared_client, "CONNECT_SECONDS", 0.05)
+    monkeypatch.setattr(KubeflowHook, "_load_config", silent)
+    found = await asyncio.gather(*start(triggers))
+    assert {(one.reason, "0.05 s" in one.message) for (one,) in found} == {(API_ERROR, True)}
+
+
+async def test_forbidden_trials_are_asked_for_once_for_all_experiments(plane, jobs):
+    plane.faults.add("/trials\\?", code=403, times=FOREVER)
+    kind, before = KatibExperimentTrigger.kind, plane.faults.injected
+    async with jobs.connect() as client:
+        made = [await client.create(kind, jobs.namespace, held_search(f"search-{number}")) for number in range(10)]
+        waits = []
+        for one in made:
+            waits += start([jobs.trigger(one, KatibExperimentTrigger)])
+            await eventually(lambda: [one for one in watches_of_this_loop() if not one.may_watch])
+        await eventually(lambda: all(one.is_listed or not one.may_watch for one in watches_of_this_loop()))
+        assert plane.faults.injected == before + 1
+        for one in made:
+            await client.delete(kind, jobs.namespace, one["metadata"]["name"])
+    assert await reasons(waits) == [OBJECT_DELETED] * len(made)
+    assert plane.faults.injected == before + 1
+
+
+def watches_of_this_loop() -> list[list_watch.ListWatch]:
+    return list(_of_this_loop()._watches.values())
 
 
 async def test_who_may_not_watch_trials_for_a_moment_hears_of_them_again(plane, jobs, monkeypatch):

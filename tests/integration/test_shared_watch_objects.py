@@ -80,7 +80,8 @@ async def test_an_object_that_is_deleted_ends_its_own_waits_after_one_question_e
 
 @pytest.mark.parametrize("seen", [True, False], ids=["while it is watched", "while the server is away"])
 async def test_another_object_of_the_same_name_is_not_what_was_waited_for(plane, jobs, seen):
-    triggers = await jobs.create(20)
+    # More than are told of a list before the first of them get their turn.
+    triggers = await jobs.create(4 * list_watch.TURN)
     asked = Requests(plane)
     old = start(triggers)
     await watched(plane, asked)
@@ -93,6 +94,15 @@ async def test_another_object_of_the_same_name_is_not_what_was_waited_for(plane,
     new = start(anew)
     wanted = await jobs.end([*anew, *triggers[5:]])
     assert await phases([*new, *old[5:]]) == wanted
+
+
+async def test_another_object_of_the_same_name_in_the_first_list_is_not_what_was_waited_for(plane, jobs):
+    triggers = await jobs.create(4 * list_watch.TURN)
+    old = [
+        jobs.trigger({"metadata": {"name": trigger.name, "uid": str(uuid.uuid4())}})
+        for trigger in triggers[:: len(triggers) // 5]
+    ]
+    assert await reasons(start(old)) == [OBJECT_DELETED] * len(old)
 
 
 async def test_what_never_existed_counts_as_deleted(plane, jobs):
