@@ -12,6 +12,8 @@ import pytest
 from airflow_llmtune.controlplane import ControlPlane
 from airflow_llmtune.hooks.client import KubeflowClient
 from airflow_llmtune.hooks.kubeflow import KubeflowHook
+from airflow_llmtune.triggers import list_watch
+from held_jobs import HeldJobs, new_namespace
 from program import Program
 from task_run import Run
 from trainer_image import make_image
@@ -60,3 +62,18 @@ def ask(kubeconfig: str) -> Callable[[Callable[[KubeflowClient], Any]], Any]:
 @pytest.fixture
 def run() -> Run:
     return Run()
+
+
+@pytest.fixture
+def jobs(plane: ControlPlane, kubeconfig: str) -> HeldJobs:
+    return HeldJobs(kubeconfig, new_namespace(plane))
+
+
+@pytest.fixture
+def short_pauses(plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let a shared watch come back from a fault at once; no fault outlives its test."""
+    monkeypatch.setattr(list_watch, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(list_watch, "LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr(list_watch, "SHORTEST_POLL", 0.05)
+    yield
+    plane.faults.clear()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import psutil
@@ -35,19 +34,7 @@ from held_jobs import (
 )
 from waiting import eventually
 
-pytestmark = pytest.mark.timeout(60)
-
-
-@pytest.fixture
-def jobs(plane: ControlPlane, kubeconfig: str) -> HeldJobs:
-    return HeldJobs(kubeconfig, new_namespace(plane))
-
-
-@pytest.fixture(autouse=True)
-def quick(plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(list_watch, "FIRST_PAUSE", 0.02)
-    yield
-    plane.faults.clear()
+pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("short_pauses")]
 
 
 def connections(plane: ControlPlane) -> int:

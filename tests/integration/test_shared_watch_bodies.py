@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -20,22 +20,10 @@ from airflow_llmtune.hooks.client import KEEPALIVE, PAGE_BYTES, KubeflowClient
 from airflow_llmtune.resources import job
 from airflow_llmtune.triggers import list_watch
 from clients import http_client
-from held_jobs import OURS, HeldJobs, Requests, cancel, held_job, new_namespace, phases, start
+from held_jobs import OURS, HeldJobs, Requests, cancel, held_job, phases, start
 from waiting import eventually
 
-pytestmark = pytest.mark.timeout(90)
-
-
-@pytest.fixture
-def jobs(plane: ControlPlane, kubeconfig: str) -> HeldJobs:
-    return HeldJobs(kubeconfig, new_namespace(plane))
-
-
-@pytest.fixture(autouse=True)
-def quick(plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(list_watch, "FIRST_PAUSE", 0.02)
-    yield
-    plane.faults.clear()
+pytestmark = [pytest.mark.timeout(90), pytest.mark.usefixtures("short_pauses")]
 
 
 @pytest.fixture

@@ -6,23 +6,19 @@ import asyncio
 import logging
 import time
 import traceback
-from collections.abc import Iterator
 
 import pytest
 
-from airflow_llmtune.controlplane import ControlPlane
 from airflow_llmtune.hooks.kubeflow import KubeflowHook
 from airflow_llmtune.triggers import list_watch, shared_client
 from airflow_llmtune.triggers.base import API_ERROR, OBJECT_DELETED
 from airflow_llmtune.triggers.katib import KatibExperimentTrigger
 from airflow_llmtune.triggers.shared_watch import _of_this_loop
 from held_jobs import (
-    HeldJobs,
     Requests,
     cancel,
     events,
     held_search,
-    new_namespace,
     pages,
     phases,
     reasons,
@@ -31,24 +27,10 @@ from held_jobs import (
 )
 from waiting import eventually
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = [pytest.mark.timeout(90), pytest.mark.usefixtures("short_pauses")]
 
 COUNT = 120
 FOREVER = 1_000_000
-
-
-@pytest.fixture
-def jobs(plane: ControlPlane, kubeconfig: str) -> HeldJobs:
-    return HeldJobs(kubeconfig, new_namespace(plane))
-
-
-@pytest.fixture(autouse=True)
-def quick(plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(list_watch, "FIRST_PAUSE", 0.02)
-    monkeypatch.setattr(list_watch, "LONGEST_PAUSE", 0.2)
-    monkeypatch.setattr(list_watch, "SHORTEST_POLL", 0.05)
-    yield
-    plane.faults.clear()
 
 
 WATCH_FAULTS = {

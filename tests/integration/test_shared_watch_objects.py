@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -24,7 +23,6 @@ from held_jobs import (
     ended,
     events,
     held_job,
-    new_namespace,
     pages,
     phases,
     reasons,
@@ -32,22 +30,9 @@ from held_jobs import (
 )
 from waiting import eventually
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("short_pauses")]
 
 FOREVER = 1_000_000
-
-
-@pytest.fixture
-def jobs(plane: ControlPlane, kubeconfig: str) -> HeldJobs:
-    return HeldJobs(kubeconfig, new_namespace(plane))
-
-
-@pytest.fixture(autouse=True)
-def quick(plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(list_watch, "FIRST_PAUSE", 0.02)
-    monkeypatch.setattr(list_watch, "LONGEST_PAUSE", 0.2)
-    yield
-    plane.faults.clear()
 
 
 async def watched(plane: ControlPlane, asked: Requests) -> None:

@@ -4,36 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from airflow_llmtune.controlplane import ControlPlane
 from airflow_llmtune.controlplane.apiserver import watch
-from airflow_llmtune.triggers import list_watch
 from airflow_llmtune.triggers.base import API_ERROR, OBJECT_DELETED
-from held_jobs import HeldJobs, Requests, new_namespace, phases, reasons, start, suffered
+from held_jobs import HeldJobs, Requests, phases, reasons, start, suffered
 from program import Program
 from waiting import eventually
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = [pytest.mark.timeout(90), pytest.mark.usefixtures("short_pauses")]
 
 COUNT = 120
 FOREVER = 1_000_000
-
-
-@pytest.fixture
-def jobs(plane: ControlPlane, kubeconfig: str) -> HeldJobs:
-    return HeldJobs(kubeconfig, new_namespace(plane))
-
-
-@pytest.fixture(autouse=True)
-def quick(plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(list_watch, "FIRST_PAUSE", 0.02)
-    monkeypatch.setattr(list_watch, "LONGEST_PAUSE", 0.2)
-    yield
-    plane.faults.clear()
 
 
 async def test_each_wait_has_its_own_patience(plane, jobs):
