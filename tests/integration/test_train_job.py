@@ -188,8 +188,9 @@ def test_the_reasons_of_another_job_of_that_name_are_not_told(kubeconfig, run, a
     operator = any_train_job(kubeconfig, raw_train_job("exit 3", runtimeRef=ONCE))
     job = run.defer(operator)
     assert asyncio.run(job.wait()).finished
-    for uid, told in (("another", False), (job.uid, True)):
-        with pytest.raises(WaitTimeoutError) as caught:
+    # What has ended meanwhile is told as that, not as overdue.
+    for uid, error, told in (("another", WaitTimeoutError, False), (job.uid, TrainingFailedError, True)):
+        with pytest.raises(error) as caught:
             operator.execute_complete(
                 run.context(), Outcome("Failed", WAIT_TIMEOUT, "late").to_event(job.name, "default", uid)
             )
