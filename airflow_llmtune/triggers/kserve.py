@@ -72,13 +72,8 @@ class InferenceServiceTrigger(WaitTrigger):
 
     async def look(self, client: KubeflowClient) -> Outcome:
         """Return the outcome as it is now."""
-        selector = self.pod_selector(self.name)
-        selections = (
-            (self.kind, {"field_selector": f"metadata.name={self.name}"}),
-            (deployment.KIND, {"label_selector": selector}),
-            (pod.KIND, {"label_selector": selector}),
-        )
-        found = [(await client.list_all(kind, self.namespace, **selection))[0] for kind, selection in selections]
+        asked = self._selections(alone=True)
+        found = [(await client.list_all(one.kind, one.namespace, **one.selectors))[0] for one in asked]
         return self._judge(*found)
 
     async def undo(self, client: KubeflowClient, owner: str) -> None:
