@@ -2,8 +2,12 @@
 
 LLMTuneError
 ├── InvalidSpecError        arguments or manifest are wrong; nothing was created; a retry cannot help
-├── ForeignObjectError      an object with our name exists and belongs to somebody else
+├── OwnershipError          the task's object is not the task's to use
+│   ├── ForeignObjectError  somebody else made it
+│   ├── StaleObjectError    the task made it with other arguments, and its author wants to know
+│   └── SupersededError     a newer try of the task has taken it over
 ├── KubernetesApiError      the API server refused or could not be reached
+│   └── PermissionDeniedError
 ├── OutcomeError            the object ended without the result that was asked for
 │   ├── DeploymentFailedError
 │   ├── ExperimentFailedError
@@ -11,6 +15,7 @@ LLMTuneError
 ├── SourceVersionError      which version of a model or data set lies at its address could not be read
 └── WaitTimeoutError        the deadline passed first
     └── StalledError        nothing changed for as long as the author allows
+        └── CannotStartError  a pod waits for what does not come by itself
 """
 
 from __future__ import annotations
@@ -19,6 +24,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 __all__ = [
+    "CannotStartError",
     "DeploymentFailedError",
     "ExperimentFailedError",
     "FieldError",
@@ -27,8 +33,12 @@ __all__ = [
     "KubernetesApiError",
     "LLMTuneError",
     "OutcomeError",
+    "OwnershipError",
+    "PermissionDeniedError",
     "SourceVersionError",
+    "StaleObjectError",
     "StalledError",
+    "SupersededError",
     "TrainingFailedError",
     "WaitTimeoutError",
 ]
@@ -65,8 +75,20 @@ class InvalidSpecError(LLMTuneError):
         super().__init__(f"{subject} has {count} mistake{'s' if count != 1 else ''}:\n{lines}")
 
 
-class ForeignObjectError(LLMTuneError):
+class OwnershipError(LLMTuneError):
+    """The object that the task would use is not its own, or no longer."""
+
+
+class ForeignObjectError(OwnershipError):
     """An object of the same name exists that this task did not create."""
+
+
+class StaleObjectError(OwnershipError):
+    """The task's object was made with other arguments than the task has now, and ``on_stale`` says to fail."""
+
+
+class SupersededError(OwnershipError):
+    """A newer try of this task owns the object; this try, lost and found again, has to leave it alone."""
 
 
 class KubernetesApiError(LLMTuneError):
@@ -95,6 +117,10 @@ class KubernetesApiError(LLMTuneError):
     def transient(self) -> bool:
         """Tell whether the same request may succeed later; 401 because a token may just have been rotated."""
         return self.code in {0, 401, 429, 500, 502, 503, 504} and self.reason != INVALID_CONFIGURATION
+
+
+class PermissionDeniedError(KubernetesApiError):
+    """The service account lacks a verb on a resource; the message names all three."""
 
 
 class OutcomeError(LLMTuneError):
@@ -127,3 +153,7 @@ class WaitTimeoutError(LLMTuneError):
 
 class StalledError(WaitTimeoutError):
     """The object did not get on for longer than its task allows."""
+
+
+class CannotStartError(StalledError):
+    """A pod cannot start, for a reason that does not pass by itself, such as an image or a Secret that is not there."""

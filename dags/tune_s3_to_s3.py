@@ -1,8 +1,8 @@
 """
 ### Model and data from S3, adapters to S3
 
-Pods read the keys from a Kubernetes Secret, which no manifest, log or XCom repeats. Each trial leaves its adapter, and
-the best one is used as it is. The cluster is that of an Airflow connection.
+Cluster and keys are those of Airflow connections; the pods get the keys by a Kubernetes Secret, which no manifest, log
+or XCom repeats. Each trial leaves its adapter, and the best one is used as it is.
 """
 
 from __future__ import annotations
@@ -14,12 +14,6 @@ from airflow.sdk import DAG, Param
 from airflow_llmtune.operators.katib import KatibTuneLLMOperator
 from airflow_llmtune.operators.trainer import EvaluateLLMOperator
 from airflow_llmtune.resources import search_space as search
-
-S3 = {
-    "AWS_ACCESS_KEY_ID": {"secretKeyRef": {"name": "s3-access", "key": "id"}},
-    "AWS_SECRET_ACCESS_KEY": {"secretKeyRef": {"name": "s3-access", "key": "secret"}},
-    "AWS_ENDPOINT_URL_S3": {"secretKeyRef": {"name": "s3-access", "key": "endpoint", "optional": True}},
-}
 
 with DAG(
     "tune_s3_to_s3",
@@ -46,7 +40,7 @@ with DAG(
         parameters={"learning_rate": search.log_uniform(1e-5, 1e-2), "lora_r": search.categorical([4, 8, 16])},
         max_trial_count="{{ params.trials }}",
         trainer_args={"max_steps": "{{ params.trial_steps }}"},
-        env=S3,
+        aws_conn_id="aws_default",
     )
 
     EvaluateLLMOperator(
@@ -54,5 +48,5 @@ with DAG(
         model="{{ params.bucket }}/model",
         dataset="{{ params.bucket }}/dataset",
         adapter=tune.output["artifact_uri"],
-        env=S3,
+        aws_conn_id="aws_default",
     )

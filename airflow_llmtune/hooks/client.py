@@ -17,10 +17,11 @@ import msgspec
 import tenacity
 from kubernetes_asyncio.client import ApiClient
 
-from airflow_llmtune.exceptions import ForeignObjectError, KubernetesApiError
+from airflow_llmtune.exceptions import KubernetesApiError
 from airflow_llmtune.hooks.answer import read_error, status_error
 from airflow_llmtune.resources import pod
-from airflow_llmtune.resources.meta import IDENTITY_LABEL, ResourceKind
+from airflow_llmtune.resources.meta import ResourceKind
+from airflow_llmtune.resources.redaction import carries_secret, redacted
 
 __all__ = ["KubeflowClient"]
 
@@ -64,6 +65,8 @@ class KubeflowClient:
 
     def __init__(self, api: ApiClient, retry_timeout: float, renew_credentials: Callable[[], Awaitable[None]]) -> None:
         self._api = api
+        # An address may hold a password.
+        self._host = redacted(api.configuration.host, ())
         self._retry_timeout = retry_timeout
         self._renew_credentials = renew_credentials
 
@@ -76,30 +79,6 @@ class KubeflowClient:
         if dry_run:
             query["dryRun"] = "All"
         return await self._json("POST", kind.path(namespace), query=query, body=manifest)
-
-    async def create_or_adopt(self, kind: ResourceKind, namespace: str, manifest: JSON) -> tuple[JSON, bool]:
-        """
-        Create the object, or take the one of that name when it carries the same identity label.
-
-        :returns: the object, and whether it was created now.
-        :raises ForeignObjectError: the name is taken by somebody else's object.
-        """
-        try:
-            return await self.create(kind, namespace, manifest), True
-        except KubernetesApiError as error:
-            if error.reason != "AlreadyExists":
-                raise
-        metadata = manifest["metadata"]
-        existing = await self.get(kind, namespace, metadata["name"])
-        labels = existing["metadata"].get("labels") or {}
-        if labels.get(IDENTITY_LABEL) != metadata["labels"][IDENTITY_LABEL]:
-            owner = ", ".join(f"{key}={labels[key]}" for key in ("dag_id", "task_id", "run_id") if key in labels)
-            raise ForeignObjectError(
-                f"{kind.kind} {metadata['name']!r} exists in namespace {namespace!r} and was not created by this "
-                f"task; it belongs to {owner or 'somebody outside Airflow'}. "
-                f"Fix: delete or rename it, or give this task another namespace"
-            )
-        return existing, False
 
     async def get(self, kind: ResourceKind, namespace: str, name: str) -> JSON:
         return await self._json("GET", kind.path(namespace, name))
@@ -171,16 +150,25 @@ class KubeflowClient:
         path = kind.path(namespace, manifest["metadata"]["name"])
         return await self._json("PATCH", path, query=query, body=manifest, content_type=APPLY_PATCH)
 
-    async def delete(self, kind: ResourceKind, namespace: str, name: str, *, uid: str | None = None) -> bool:
+    async def delete(
+        self,
+        kind: ResourceKind,
+        namespace: str,
+        name: str,
+        *,
+        uid: str | None = None,
+        resource_version: str | None = None,
+    ) -> bool:
         """
         Delete the object and, in the background, all it owns.
 
         :param uid: delete only this incarnation; another object of the same name is left alone.
-        :returns: False when it was gone already, or when the name now belongs to another incarnation.
+        :param resource_version: delete it only as it was when it was read.
+        :returns: False when it was gone already, or is another incarnation or version by now.
         """
         options: JSON = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": "Background"}
-        if uid is not None:
-            options["preconditions"] = {"uid": uid}
+        wanted = {"uid": uid, "resourceVersion": resource_version}
+        options["preconditions"] = {key: value for key, value in wanted.items() if value is not None}
         try:
             await self._json("DELETE", kind.path(namespace, name), body=options)
         except KubernetesApiError as error:
@@ -219,16 +207,18 @@ class KubeflowClient:
                 async for line in response.content:
                     event = msgspec.json.decode(line)
                     if event["type"] == "ERROR":
-                        raise status_error(event["object"], self._api.configuration.host)
+                        raise status_error(event["object"], self._host)
                     yield event["type"], event["object"]
             finally:
                 # Left in the middle, it is cut: a polite end of TLS would take longer than a worker's event loop lives.
                 if response.connection is not None and response.connection.transport is not None:
                     response.connection.transport.abort()
 
-    async def read_log(self, namespace: str, name: str, container: str, *, tail_lines: int) -> str:
-        """Return the last lines that a container printed."""
-        query = {"container": container, "tailLines": tail_lines}
+    async def read_log(
+        self, namespace: str, name: str, container: str, *, tail_lines: int, previous: bool = False
+    ) -> str:
+        """Return the last lines that a container printed, or its ``previous`` instance before it was started again."""
+        query = {"container": container, "tailLines": tail_lines, "previous": str(previous).lower()}
         async with self._open("GET", pod.KIND.path(namespace, name) + "/log", query=query) as response:
             return (await response.read()).decode(errors="replace")
 
@@ -279,16 +269,16 @@ class KubeflowClient:
                     # Tokens of exec plugins (EKS, GKE, AKS) live for minutes; the repeat goes out with a new one.
                     await self._renew_credentials()
                 if response.status >= 400:
-                    raise await read_error(response, self._api.configuration.host)
+                    raise await read_error(response, self._host)
                 yield response
         except (aiohttp.ClientError, OSError, ValueError, msgspec.DecodeError) as error:
             # DecodeError: a body that is no JSON, or was cut off. Also raised while the caller reads it.
-            raise self._unreachable(error) from error
+            raise self._unreachable(error) from (None if carries_secret(str(error)) else error)
 
     def _unreachable(self, error: BaseException) -> KubernetesApiError:
-        host = self._api.configuration.host
+        told = redacted(str(error), ()) or type(error).__name__
         return KubernetesApiError(
-            f"The Kubernetes API server at {host} cannot be reached: {error or type(error).__name__}. Fix: check that "
+            f"The Kubernetes API server at {self._host} cannot be reached: {told}. Fix: check that "
             f"it runs and that the connection or `config_file` of this task points to it",
             reason="Unreachable",
         )

@@ -70,7 +70,9 @@ class KubeflowHook(AsyncKubernetesHook):  # type: ignore[misc]  # the provider s
             if await self._is_unconfigured():
                 self.in_cluster = True
             await super()._load_config()
-        except (ConfigException, AirflowException, YAMLError, OSError, TypeError, ValueError) as error:
+            if not self.client_configuration.api_key.get("BearerToken", "").isprintable():
+                raise ValueError("the token has a line break in it, or something else that cannot be sent")
+        except (ConfigException, AirflowException, YAMLError, OSError, TypeError, ValueError, AttributeError) as error:
             source = self.config_file or f"the connection {self.conn_id!r}"
             raise KubernetesApiError(
                 f"No usable Kubernetes configuration in {source}: {_tell(error)}. Fix: set `config_file`, or "

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any, NoReturn
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_llmtune.exceptions import (
+    CannotStartError,
     KubernetesApiError,
+    LLMTuneError,
     OutcomeError,
     StalledError,
     WaitTimeoutError,
 )
-from airflow_llmtune.operators.claim import UNUSABLE, Claim, attempt_of
-from airflow_llmtune.operators.manifest import with_metadata
+from airflow_llmtune.operators.claim import UNUSABLE, Claim, fingerprint_of
+from airflow_llmtune.operators.memory import TaskMemory
 from airflow_llmtune.operators.model_asset import tell_outlets
-from airflow_llmtune.operators.waiting import WaitingOperator
+from airflow_llmtune.operators.owning import OwningOperator
+from airflow_llmtune.operators.waiting import TRIGGER_FAILED, TRIGGER_TIMEOUT
 from airflow_llmtune.resources.meta import (
     DELIVERED_ANNOTATION,
-    OWNER_ANNOTATION,
+    FINGERPRINT_ANNOTATION,
     SETTLED_LABEL,
     Outcome,
     Problems,
-    ResourceKind,
     path,
 )
 
@@ -31,104 +35,131 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_llmtune.hooks.client import KubeflowClient
-    from airflow_llmtune.triggers.base import OnKillAction, WaitTrigger
+    from airflow_llmtune.triggers.base import WaitTrigger
 
 __all__ = ["KubeflowOperator"]
 
 JSON = dict[str, Any]
+ON_STALL = ("fail", "warn")
+ON_FINISH_ACTIONS = ("keep", "delete", "delete_succeeded")
 
 
-class KubeflowOperator(WaitingOperator):
+class Finished(NamedTuple):
+    """A result, and the object it was read from; ``running`` when that goes on, and nobody waits for it any more."""
+
+    result: JSON
+    obj: JSON
+    running: bool = False
+
+
+class KubeflowOperator(OwningOperator):
     """
     Creates one Kubernetes object, waits for its end, and returns its result.
 
-    The object's name follows from dag, task, run, map index and attempt, and its labels say whose it is. So a retry, or
-    a worker lost between create and defer, adopts what runs; a finished object whose result Airflow has not stored is
-    used; after a failed one, a clear by a human or changed arguments the next attempt starts.
+    :param on_finish_action: what becomes of a finished object: ``keep``, ``delete`` or ``delete_succeeded``.
+    :param stall_timeout: the object has stalled when it gets no further for so long. Trials that begin and end are
+        progress, and a TrainJob's steps; of another job only that its pods start and end, so there it has to be longer
+        than the training takes.
+    :param startup_timeout: it has stalled also when a pod cannot start for so long, for a reason that does not pass by
+        itself, such as an image or a Secret that does not exist; None: never.
+    :param on_stall: ``fail``, or ``warn`` in the task's log and go on waiting.
 
-    :param on_kill_action: ``delete`` or ``keep`` the object when the task is killed.
-    :param stall_timeout: give up when the object gets no further for so long. Trials that begin and end are progress,
-        and a TrainJob's steps; of another job only that its pods start and end, so there it has to be longer than the
-        training takes.
-
-    Its ``wait_timeout`` counts from the object's creation. When the task gives up, the object is deleted unless
-    ``on_kill_action`` is ``keep``. The other arguments are those of
-    :class:`~airflow_llmtune.operators.waiting.WaitingOperator`.
+    ``timeout`` counts from the first start of the task since it was last cleared, over all its retries. Further
+    arguments: :class:`~airflow_llmtune.operators.owning.OwningOperator`.
     """
-
-    on_kill_actions = ("delete", "keep")
 
     def __init__(
         self,
         *,
-        on_kill_action: OnKillAction = "delete",
+        on_finish_action: str = "keep",
         stall_timeout: timedelta | None = None,
+        startup_timeout: timedelta | None = timedelta(minutes=10),
+        on_stall: str = "fail",
         **kwargs: Any,
     ) -> None:
-        super().__init__(on_kill_action=on_kill_action, **kwargs)
+        super().__init__(**kwargs)
+        self.on_finish_action = on_finish_action
         self.stall_timeout = stall_timeout
+        self.startup_timeout = startup_timeout
+        self.on_stall = on_stall
         self._result: JSON | None = None
 
     # What a kind adds.
-
-    @property
-    def trigger_class(self) -> type[WaitTrigger]:
-        """The trigger that waits for this kind of object; known after rendering."""
-        raise NotImplementedError
-
-    def build_manifest(self, problems: Problems) -> JSON:
-        """
-        Turn the rendered arguments into the object to create; it gets its name and labels later.
-
-        :param problems: takes every mistake; with any, the manifest is not used.
-        """
-        raise NotImplementedError
 
     async def read_result(self, client: KubeflowClient, obj: JSON) -> JSON:
         """Return the XCom value of an object that succeeded; finite numbers only."""
         raise NotImplementedError
 
+    async def rescue(self, client: KubeflowClient, obj: JSON, outcome: Outcome) -> JSON | None:  # noqa: ARG002
+        """Return the XCom value of one that did not succeed, where its author wants that; None: there is none."""
+        return None
+
     async def explain_failure(self, client: KubeflowClient, obj: JSON, outcome: Outcome) -> OutcomeError:
         """Build the error of an object that failed, with the reasons that its pods give."""
         raise NotImplementedError
 
-    async def read_reasons(self, client: KubeflowClient, obj: JSON) -> list[str]:  # noqa: ARG002
+    async def read_reasons(self, client: KubeflowClient, obj: JSON) -> list[str]:
         """Say, as far as pods and events tell it, why an object failed or does not get on."""
-        return []
+        return await self.trigger_class.read_reasons(client, obj)
 
     def read_sources(self) -> dict[str, str | None]:
         """Return the addresses of what the task reads, by ``model``, ``dataset`` and ``adapter``."""
         return {}
 
-    async def rehearse(self, client: KubeflowClient, namespace: str, manifest: JSON) -> None:
-        """Find out what only the API server can tell of an object that is about to be created; nothing, for most."""
-
-    async def stop_leftovers(self, client: KubeflowClient, obj: JSON) -> None:
-        """Stop what a finished object has left running; nothing, for most kinds."""
-
     # The lifecycle.
 
-    @property
-    def kind(self) -> ResourceKind:
-        return self.trigger_class.kind
-
     def execute(self, context: Context) -> JSON:
-        claim = self._claim = Claim.of(context)
+        claim = self._begin(context)
         manifest = self._checked_manifest()
-        obj: JSON = asyncio.run(self._create_or_adopt(claim, manifest))
-        created = datetime.fromisoformat(obj["metadata"]["creationTimestamp"])
-        trigger = self._trigger(obj, self._deadline(created, context))
-        outcome = self.trigger_class.read_outcome(obj)
+        memory = self._memory(context, claim)
+        if (kept := memory.result(None if self.on_stale == "adopt" else fingerprint_of(manifest))) is not None:
+            self.log.info("The result of an earlier try is returned: Airflow did not store it")
+            return self._return(context, kept)
+        deadline = self._deadline(memory.first_start(context["ti"].start_date) if self.timeout else None, context)
+        obj: JSON = asyncio.run(self._create_or_adopt(claim, manifest, deadline))
+        trigger = self._trigger(obj, deadline)
+        outcome = self.read_outcome(obj)
         if not outcome.finished:
             outcome = self.wait(trigger)
         return self.execute_complete(context, outcome.to_event(trigger.name, trigger.namespace, trigger.uid))
 
     def execute_complete(self, context: Context, event: JSON) -> JSON:
         """Read the finished object; runs in a worker again after the trigger has fired."""
-        result: JSON = asyncio.run(self._finish(event, Claim.of(context)))
-        self._result = result
-        tell_outlets(context, self, result)
-        return result
+        claim = self._begin(context)
+        try:
+            finished: Finished = asyncio.run(self._finish(event, claim))
+        except WaitTimeoutError as error:
+            if self._is_time_over(context, claim):
+                # No retry has any time left, and to start one would clear the XComs that tell the best so far.
+                raise AirflowFailException(str(error)) from error
+            raise
+        if self._goes(finished):
+            # First: a worker that dies before Airflow has the result must find it, and the object is gone by then.
+            fingerprint = path(finished.obj, "metadata", "annotations", FINGERPRINT_ANNOTATION)
+            is_kept = self._memory(context, claim).keep(finished.result, fingerprint)
+            if finished.running or is_kept:
+                asyncio.run(self._clear_away(claim, finished.obj))
+        return self._return(context, finished.result)
+
+    def resume_execution(self, next_method: str, next_kwargs: JSON | None, context: Context) -> Any:
+        """Go on as after the trigger's own event when Airflow tells that it never came: the object may have ended."""
+        if next_method == TRIGGER_FAILED and (next_kwargs or {}).get("error") == TRIGGER_TIMEOUT:
+            event = asyncio.run(self._find_event(self._begin(context)))
+            if event is not None:
+                return self.execute_complete(context, event)
+        return super().resume_execution(next_method, next_kwargs, context)
+
+    async def _find_event(self, claim: Claim) -> JSON | None:
+        from airflow_llmtune.triggers.base import WAIT_TIMEOUT
+
+        async with self.hook.connect() as client:
+            found = await self._find_owned(client, claim)
+        if not found:
+            return None
+        metadata = found[-1]["metadata"]
+        message = f"{self.kind.kind} {metadata['name']} did not finish before its deadline, and no triggerer told so"
+        outcome = Outcome("Failed", WAIT_TIMEOUT, message)
+        return outcome.to_event(metadata["name"], metadata["namespace"], metadata["uid"])
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:  # noqa: ARG002 (the listener's signature)
         """Tell OpenLineage's listener what was read and written; only that listener calls this."""
@@ -136,21 +167,23 @@ class KubeflowOperator(WaitingOperator):
 
         return None if self._result is None else openlineage_facets(self.read_sources(), self._result)
 
-    async def abandon(self, claim: Claim) -> None:
-        namespace = await self._find_namespace(self.build_manifest(Problems()))
-        async with self.hook.connect() as client:
-            found, _ = await client.list_all(self.kind, namespace, label_selector=claim.selector)
-            for obj in found:
-                metadata = obj["metadata"]
-                if claim.owns(obj) and not self.trigger_class.read_outcome(obj).finished:
-                    await client.delete(self.kind, namespace, metadata["name"], uid=metadata["uid"])
-                    self.log.info("%s %s deleted: the task was ended", self.kind.kind, metadata["name"])
+    def _return(self, context: Context, result: JSON) -> JSON:
+        self._result = result
+        tell_outlets(context, self, result)
+        return result
+
+    def _memory(self, context: Context, claim: Claim) -> TaskMemory:
+        return TaskMemory(context, claim, adopts=self.on_clear == "adopt")
+
+    def _is_time_over(self, context: Context, claim: Claim) -> bool:
+        """Tell whether all tries have had their time; ``execution_timeout`` is that of each."""
+        if self.timeout is None:
+            return False
+        return self._memory(context, claim).first_start(context["ti"].start_date) + self.timeout <= datetime.now(UTC)
 
     def _checked_manifest(self) -> JSON:
         problems = Problems()
         self._check_waiting(problems)
-        if self.stall_timeout is not None:
-            problems.duration("stall_timeout", self.stall_timeout, "timedelta(hours=2)")
         manifest = self.build_manifest(problems)
         given = path(manifest, "metadata", "namespace")
         if self.namespace and given and given != self.namespace:
@@ -159,47 +192,13 @@ class KubeflowOperator(WaitingOperator):
         self._raise_problems(problems)
         return manifest
 
-    async def _create_or_adopt(self, claim: Claim, manifest: JSON) -> JSON:
-        namespace = await self._find_namespace(manifest)
-        async with self.hook.connect() as client:
-            previous, _ = await client.list_all(self.kind, namespace, label_selector=claim.selector)
-            latest = max(previous, key=attempt_of, default=None)
-            if latest is not None and self._is_usable(latest, claim, manifest):
-                self.log.info("Adopting %s %s of an earlier try", self.kind.kind, latest["metadata"]["name"])
-                return await self._own(client, latest, claim)
-            if latest is not None:
-                await self._delete_stale(client, latest)
-            attempt = 1 if latest is None else attempt_of(latest) + 1
-            ours = with_metadata(
-                manifest, claim.name(attempt), namespace, claim.labels(attempt), claim.annotations(manifest)
-            )
-            await self.rehearse(client, namespace, ours)
-            obj, created = await client.create_or_adopt(self.kind, namespace, ours)
-            done = "Created" if created else "Adopted"
-            self.log.info("%s %s %s in namespace %s", done, self.kind.kind, obj["metadata"]["name"], namespace)
-            return obj if created else await self._own(client, obj, claim)
-
-    async def _find_namespace(self, manifest: JSON) -> str:
-        return self.namespace or path(manifest, "metadata", "namespace") or await self.hook.default_namespace()
-
-    def _is_usable(self, obj: JSON, claim: Claim, manifest: JSON) -> bool:
-        if obj["metadata"].get("deletionTimestamp") or not claim.asked_for(obj, manifest):
-            return False
-        outcome = self.trigger_class.read_outcome(obj)
-        return not outcome.finished or (outcome.phase == "Succeeded" and claim.may_use_result(obj))
-
-    async def _delete_stale(self, client: KubeflowClient, obj: JSON) -> None:
-        """Stop what still runs for arguments that have changed since."""
-        metadata = obj["metadata"]
-        if not self.trigger_class.read_outcome(obj).finished and not metadata.get("deletionTimestamp"):
-            self.log.warning("Deleting %s %s: the arguments changed since", self.kind.kind, metadata["name"])
-            await client.delete(self.kind, metadata["namespace"], metadata["name"], uid=metadata["uid"])
-
-    async def _own(self, client: KubeflowClient, obj: JSON, claim: Claim) -> JSON:
-        """Write the new owner on an adopted object, so that the earlier try's trigger leaves it alone."""
-        metadata = obj["metadata"]
-        patch = {"metadata": {"annotations": {OWNER_ANNOTATION: claim.owner}}}
-        return await client.patch(self.kind, metadata["namespace"], metadata["name"], patch)
+    def _check_waiting(self, problems: Problems) -> None:
+        super()._check_waiting(problems)
+        problems.choice("on_finish_action", self.on_finish_action, ON_FINISH_ACTIONS)
+        problems.choice("on_stall", self.on_stall, ON_STALL)
+        for argument in ("stall_timeout", "startup_timeout"):
+            if getattr(self, argument) is not None:
+                problems.duration(argument, getattr(self, argument), "timedelta(hours=2)")
 
     def _trigger(self, obj: JSON, deadline: float | None) -> WaitTrigger:
         metadata = obj["metadata"]
@@ -208,48 +207,74 @@ class KubeflowOperator(WaitingOperator):
             namespace=metadata["namespace"],
             uid=metadata["uid"],
             deadline=deadline,
-            stall_timeout=None if self.stall_timeout is None else self.stall_timeout.total_seconds(),
+            stall_timeout=_seconds(self.stall_timeout),
+            startup_timeout=_seconds(self.startup_timeout),
+            on_stall=self.on_stall,
             **self._connection(),
         )
 
-    async def _finish(self, event: JSON, claim: Claim) -> JSON:
-        from airflow_llmtune.triggers.base import API_ERROR, OBJECT_DELETED, STALLED, WAIT_TIMEOUT
+    # The object: finished, given up, deleted.
+
+    async def _finish(self, event: JSON, claim: Claim) -> Finished:
+        from airflow_llmtune.triggers.base import API_ERRORS, GIVEN_UP, OBJECT_DELETED
 
         outcome = Outcome.from_event(event)
-        name, namespace, uid = event["name"], event["namespace"], event["uid"]
-        where = f"{self.kind.kind} {name} in namespace {namespace}"
-        if outcome.reason == API_ERROR:
-            raise KubernetesApiError(outcome.message, reason=API_ERROR)
+        if outcome.reason in API_ERRORS:
+            raise await self._lose_sight(outcome, claim)
         async with self.hook.connect() as client:
-            obj = await client.find(self.kind, namespace, name)
-            if obj is None or obj["metadata"]["uid"] != uid:
-                obj = None
-            elif outcome.reason in {WAIT_TIMEOUT, STALLED, OBJECT_DELETED}:
-                # It may have ended between the event and now; then its own outcome counts.
-                now = self.trigger_class.read_outcome(obj)
-                outcome = now if now.finished else outcome
-            if outcome.reason in {WAIT_TIMEOUT, STALLED}:
-                await self._give_up(client, outcome, obj)
+            obj, outcome = await self._read_again(client, event, outcome)
+            where = f"{self.kind.kind} {event['name']} in namespace {event['namespace']}"
             if obj is None:
+                is_told = outcome.reason in {*GIVEN_UP, OBJECT_DELETED}
                 gone = f"{where} ended as {outcome.phase} and was deleted since"
-                raise OutcomeError(outcome.message if outcome.reason == OBJECT_DELETED else gone)
+                raise self._given_up(outcome, outcome.message if is_told else gone)
+            claim.check_not_superseded(obj)
             if outcome.reason == OBJECT_DELETED:
                 raise KubernetesApiError(
                     f"{where} was not found while it was waited for, and is there. A retry adopts it"
                 )
-            await self.stop_leftovers(client, obj)
+            await self.wrap_up(client, obj)
+            if outcome.reason in GIVEN_UP:
+                return await self._give_up(client, outcome, obj, claim)
+            return Finished(await self._read_ended(client, outcome, obj, claim), obj)
+
+    async def _lose_sight(self, outcome: Outcome, claim: Claim) -> KubernetesApiError:
+        """Build the error of a wait that could not ask; who comes back for the object is the next try."""
+        from airflow_llmtune.triggers.base import API_ERRORS
+
+        if self._is_last_try and self.on_kill_action == "delete":
+            with suppress(LLMTuneError):  # It may be reached by now.
+                await self.abandon(claim)
+        return API_ERRORS[outcome.reason](outcome.message, reason=outcome.reason)
+
+    async def _read_again(self, client: KubeflowClient, event: JSON, outcome: Outcome) -> tuple[JSON | None, Outcome]:
+        """Return the object as it is now; one that ended between the event and now has its own outcome."""
+        from airflow_llmtune.triggers.base import GIVEN_UP, OBJECT_DELETED
+
+        obj = await client.find(self.kind, event["namespace"], event["name"])
+        if obj is None or obj["metadata"]["uid"] != event["uid"] or obj["metadata"].get("deletionTimestamp"):
+            return None, outcome
+        now = self.read_outcome(obj)
+        counts = now.finished and outcome.reason in {*GIVEN_UP, OBJECT_DELETED}
+        return obj, now if counts else outcome
+
+    async def _read_ended(self, client: KubeflowClient, outcome: Outcome, obj: JSON, claim: Claim) -> JSON:
+        """Return the result of an object that has ended; what had none is marked, and its reasons are raised."""
+        try:
             if outcome.phase != "Succeeded":
-                error = await self.explain_failure(client, obj, outcome)
-                with suppress(KubernetesApiError):  # It must not hide why the object failed.
-                    await self._deliver(client, obj, UNUSABLE)
-                raise error
-            try:
+                result = await self.rescue(client, obj, outcome)
+                if result is None:
+                    raise await self.explain_failure(client, obj, outcome)
+            else:
                 result = await self.read_result(client, obj)
-            except OutcomeError:
+        except OutcomeError:
+            with suppress(KubernetesApiError):  # It must not hide why the object failed.
                 await self._deliver(client, obj, UNUSABLE)
-                raise
-            await self._deliver(client, obj, claim.epoch)
-            return result
+                if self.on_finish_action == "delete":
+                    await self._remove(client, obj, claim.owner, "it has failed")
+            raise
+        await self._deliver(client, obj, claim.epoch)
+        return result
 
     async def _deliver(self, client: KubeflowClient, obj: JSON, epoch: str) -> None:
         """Write on the object that it was read to its end: a later run of the task starts afresh, and nobody waits."""
@@ -257,14 +282,37 @@ class KubeflowOperator(WaitingOperator):
         patch = {"metadata": {"annotations": {DELIVERED_ANNOTATION: epoch}, "labels": {SETTLED_LABEL: "true"}}}
         await client.patch(self.kind, metadata["namespace"], metadata["name"], patch)
 
-    async def _give_up(self, client: KubeflowClient, outcome: Outcome, obj: JSON | None) -> NoReturn:
-        from airflow_llmtune.triggers.base import STALLED
+    async def _give_up(self, client: KubeflowClient, outcome: Outcome, obj: JSON, claim: Claim) -> Finished:
+        """Take what an object that still runs has found so far, or stop it and say why."""
+        result = await self.rescue(client, obj, outcome)
+        if result is not None:
+            return Finished(result, obj, running=True)
+        reasons = await self.read_reasons(client, obj)
+        if self.on_kill_action == "delete":
+            await self._remove(client, obj, claim.owner, "the task gives up")
+        raise self._given_up(outcome, "\n  ".join([outcome.message, *reasons]))
 
-        reasons: list[str] = []
-        if obj is not None:
-            metadata = obj["metadata"]
-            reasons = await self.read_reasons(client, obj)
-            if self.on_kill_action == "delete":
-                await client.delete(self.kind, metadata["namespace"], metadata["name"], uid=metadata["uid"])
-        error = StalledError if outcome.reason == STALLED else WaitTimeoutError
-        raise error("\n  ".join([outcome.message, *reasons]))
+    def _given_up(self, outcome: Outcome, message: str) -> LLMTuneError:
+        from airflow_llmtune.triggers.base import CANNOT_START, STALLED, WAIT_TIMEOUT
+
+        errors = {WAIT_TIMEOUT: WaitTimeoutError, STALLED: StalledError, CANNOT_START: CannotStartError}
+        return errors.get(outcome.reason, OutcomeError)(message)
+
+    def _goes(self, finished: Finished) -> bool:
+        """Tell whether the author wants the object deleted now that there is a result."""
+        if finished.running:
+            return self.on_kill_action == "delete"
+        succeeded = self.read_outcome(finished.obj).phase == "Succeeded"
+        return self.on_finish_action == "delete" or (self.on_finish_action == "delete_succeeded" and succeeded)
+
+    async def _clear_away(self, claim: Claim, obj: JSON) -> None:
+        try:
+            async with self.hook.connect() as client:
+                await self._remove(client, obj, claim.owner, "its result is kept by Airflow")
+        except KubernetesApiError as error:
+            # The result is there; what is left over costs less than a task that fails for it.
+            self.log.warning("%s %s could not be deleted: %s", self.kind.kind, obj["metadata"]["name"], error)
+
+
+def _seconds(duration: timedelta | None) -> float | None:
+    return None if duration is None else duration.total_seconds()

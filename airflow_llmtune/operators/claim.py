@@ -1,16 +1,22 @@
-"""Whose an object is: what a task instance writes on the objects it creates, and how it finds them again. Pure."""
+"""Whose an object is: what a task instance writes on those it creates, and what it does with those it finds. Pure."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
+from airflow_llmtune.exceptions import StaleObjectError, SupersededError
 from airflow_llmtune.resources.meta import (
     ATTEMPT_LABEL,
     DELIVERED_ANNOTATION,
+    EPOCH_ANNOTATION,
+    FINGERPRINT_ANNOTATION,
     OWNER_ANNOTATION,
+    TASK_ANNOTATION,
+    TRY_ANNOTATION,
+    Outcome,
     identity_selector,
     object_name,
     owner_labels,
@@ -20,9 +26,11 @@ from airflow_llmtune.resources.meta import (
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-__all__ = ["UNUSABLE", "Claim", "attempt_of"]
+__all__ = ["ON_CLEAR", "ON_STALE", "UNUSABLE", "Adoption", "Claim", "Policy", "attempt_of", "decide", "fingerprint_of"]
 
-FINGERPRINT_ANNOTATION = "airflow-llmtune/fingerprint"
+JSON = Mapping[str, Any]
+ON_STALE = ("restart", "adopt", "fail")
+ON_CLEAR = ("restart", "adopt")
 # Delivered, and found to hold no result: whoever comes next, retry or clear, starts another attempt.
 UNUSABLE = "unusable"
 
@@ -31,26 +39,27 @@ class Claim(NamedTuple):
     """
     One try of a task instance, as far as its objects are concerned.
 
-    ``owner`` is the try itself. ``epoch`` names the time between two clears of one DAG run: a retry leaves it as it
-    is, a clear by a human moves it (``clear_number``, and ``max_tries`` beyond all tries so far), and another run of
-    the same name has another one.
+    ``owner`` is the try itself. ``epoch`` names the time between two clears of this task by a human: a retry leaves
+    it as it is, a clear moves ``max_tries`` beyond all tries so far, and another run of the same name has another one.
+    The run's ``clear_number`` is no part of it: it also moves when another task of the run is cleared.
     """
 
     who: tuple[str, str, str, int]
     owner: str
+    try_number: int
     run: str
     epoch: str
 
     @classmethod
     def of(cls, context: Context) -> Self:
-        ti, dag_run = context["ti"], context["dag_run"]
-        map_index = -1 if ti.map_index is None else ti.map_index
-        run = dag_run.run_after.isoformat()
+        ti = context["ti"]
+        run = context["dag_run"].run_after.isoformat()
         return cls(
-            who=(ti.dag_id, ti.task_id, ti.run_id, map_index),
+            who=(ti.dag_id, ti.task_id, ti.run_id, -1 if ti.map_index is None else ti.map_index),
             owner=str(ti.id),
+            try_number=ti.try_number,
             run=run,
-            epoch=f"{run}/{dag_run.clear_number}/{ti.max_tries}",
+            epoch=f"{run}/{ti.max_tries}",
         )
 
     @property
@@ -63,34 +72,105 @@ class Claim(NamedTuple):
     def labels(self, attempt: int) -> dict[str, str]:
         return owner_labels(*self.who, attempt)
 
-    def annotations(self, manifest: Mapping[str, Any]) -> dict[str, str]:
-        return {OWNER_ANNOTATION: self.owner, FINGERPRINT_ANNOTATION: self.fingerprint(manifest)}
+    @property
+    def ownership(self) -> dict[str, str]:
+        """The annotations that an adopting try writes anew."""
+        return {OWNER_ANNOTATION: self.owner, TRY_ANNOTATION: str(self.try_number), EPOCH_ANNOTATION: self.epoch}
 
-    def fingerprint(self, manifest: Mapping[str, Any]) -> str:
-        """Tell apart what was asked for, and by which run; the same after a retry with the same arguments."""
-        text = json.dumps([self.run, manifest["spec"]], sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+    def annotations(self, manifest: JSON) -> dict[str, str]:
+        asked_for = {FINGERPRINT_ANNOTATION: fingerprint_of(manifest), TASK_ANNOTATION: json.dumps(self.who)}
+        return {**self.ownership, **asked_for}
 
-    def owns(self, obj: Mapping[str, Any]) -> bool:
+    def owns(self, obj: JSON) -> bool:
         return _annotation(obj, OWNER_ANNOTATION) == self.owner
 
-    def asked_for(self, obj: Mapping[str, Any], manifest: Mapping[str, Any]) -> bool:
-        """Tell whether the object is what the task asks for now, not what it asked for before it was edited."""
-        return _annotation(obj, FINGERPRINT_ANNOTATION) == self.fingerprint(manifest)
+    def is_of_this_run(self, epoch: str | None) -> bool:
+        return (epoch or "").rpartition("/")[0] == self.run
 
-    def may_use_result(self, obj: Mapping[str, Any]) -> bool:
+    def check_not_superseded(self, obj: JSON) -> None:
         """
-        Tell whether a finished object's result is still to be returned.
+        Make sure that no newer try of this task instance has taken the object over.
 
-        One that was delivered in this epoch is: the task would not run again had Airflow stored the result.
+        :raises SupersededError: one has.
         """
-        return _annotation(obj, DELIVERED_ANNOTATION) in {None, self.epoch}
+        number = int(_annotation(obj, TRY_ANNOTATION) or 0)
+        if self.is_of_this_run(_annotation(obj, EPOCH_ANNOTATION)) and number > self.try_number:
+            raise SupersededError(
+                f"{obj['metadata']['name']} belongs to try {number} of this task, and this is try {self.try_number}, "
+                f"which Airflow had given up. It is left as it is"
+            )
 
 
-def attempt_of(obj: Mapping[str, Any]) -> int:
+class Policy(NamedTuple):
+    """
+    What the task's author wants done with an object of an earlier try.
+
+    ``uses_failed``: one that failed may hold a result all the same.
+    """
+
+    on_stale: str = "restart"
+    on_clear: str = "restart"
+    uses_failed: bool = False
+
+
+class Adoption(NamedTuple):
+    """``adopt`` the object, ``replace`` it, which ends it when it still runs, or go ``past`` it."""
+
+    action: Literal["adopt", "replace", "past"]
+    why: str = ""
+
+
+def decide(claim: Claim, obj: JSON, outcome: Outcome, manifest: JSON, policy: Policy) -> Adoption:
+    """
+    Say what a new try does with the latest object of its task instance.
+
+    :raises SupersededError: a newer try owns it.
+    :raises StaleObjectError: it was made with other arguments, and ``on_stale`` is ``fail``.
+    """
+    if obj["metadata"].get("deletionTimestamp"):
+        return Adoption("past", "it is being deleted")
+    claim.check_not_superseded(obj)
+    epoch = _annotation(obj, EPOCH_ANNOTATION)
+    replaced: Literal["replace", "past"] = "past" if outcome.finished else "replace"
+    if not claim.is_of_this_run(epoch):
+        return Adoption(replaced, "it is of another run of the same name")
+    if epoch != claim.epoch and policy.on_clear == "restart":
+        return Adoption(replaced, "the task was cleared since")
+    if _annotation(obj, FINGERPRINT_ANNOTATION) != fingerprint_of(manifest) and policy.on_stale != "adopt":
+        if policy.on_stale == "fail":
+            raise _stale(obj)
+        return Adoption(replaced, "the arguments changed since")
+    return _decide_by_outcome(claim, obj, outcome, policy)
+
+
+def _decide_by_outcome(claim: Claim, obj: JSON, outcome: Outcome, policy: Policy) -> Adoption:
+    if not outcome.finished:
+        return Adoption("adopt")
+    delivered = _annotation(obj, DELIVERED_ANNOTATION)
+    if delivered == UNUSABLE or (outcome.phase == "Failed" and not policy.uses_failed):
+        return Adoption("past", "it has failed")
+    # One that was delivered in this epoch is to be delivered again: the task would not run, had Airflow stored it.
+    may_use = delivered in {None, claim.epoch} or policy.on_clear == "adopt"
+    return Adoption("adopt") if may_use else Adoption("past", "its result was delivered")
+
+
+def _stale(obj: JSON) -> StaleObjectError:
+    return StaleObjectError(
+        f"{obj['metadata']['name']} was made by an earlier try with other arguments than the task has now. "
+        f'Fix: undo the change, delete the object, or give `on_stale="restart"` or `on_stale="adopt"`'
+    )
+
+
+def fingerprint_of(manifest: JSON) -> str:
+    """Tell apart what was asked for; the same after a retry with the same arguments."""
+    text = json.dumps(manifest["spec"], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def attempt_of(obj: JSON) -> int:
     return int(obj["metadata"]["labels"][ATTEMPT_LABEL])
 
 
-def _annotation(obj: Mapping[str, Any], key: str) -> str | None:
+def _annotation(obj: JSON, key: str) -> str | None:
     value: str | None = path(obj, "metadata", "annotations", key)
     return value

@@ -18,10 +18,9 @@ from airflow_llmtune.exceptions import (
 from airflow_llmtune.links.kserve import EndpointLink
 from airflow_llmtune.operators.applying import apply, differs
 from airflow_llmtune.operators.claim import Claim
-from airflow_llmtune.operators.diagnosis import explain
 from airflow_llmtune.operators.model_asset import tell_outlets
 from airflow_llmtune.operators.waiting import WaitingOperator
-from airflow_llmtune.resources import inference_service, rollback_record, rollout
+from airflow_llmtune.resources import credentials, inference_service, rollback_record, rollout
 from airflow_llmtune.resources.meta import Outcome, Problems, ResourceKind, path
 from airflow_llmtune.resources.revision import REVISION_LABEL, read_revisions, stamped
 from airflow_llmtune.triggers.rollback import ATTEMPTS, await_end, find_record, forget, keep_previous, roll_back
@@ -63,7 +62,7 @@ class DeploymentOperator(WaitingOperator):
     :param on_kill_action: the same, when a user ends the task, other than by marking it as a success.
     :param force_conflicts: take fields that somebody else has set otherwise, such as with ``kubectl``.
     :param start_timeout: how long a new pod may wait for a node, or a Deployment get no further.
-    :param wait_timeout: give up this long after the object was applied; one hour.
+    :param timeout: give up this long after the object was applied; one hour.
 
     The other arguments are those of :class:`~airflow_llmtune.operators.waiting.WaitingOperator`.
     """
@@ -81,10 +80,10 @@ class DeploymentOperator(WaitingOperator):
         on_kill_action: str = "rollback",
         force_conflicts: bool = False,
         start_timeout: timedelta = timedelta(minutes=10),
-        wait_timeout: timedelta | None = timedelta(hours=1),
+        timeout: timedelta | None = timedelta(hours=1),
         **kwargs: Any,
     ) -> None:
-        super().__init__(on_kill_action=on_kill_action, wait_timeout=wait_timeout, **kwargs)
+        super().__init__(on_kill_action=on_kill_action, timeout=timeout, **kwargs)
         self.smoke_test = smoke_test
         self.endpoint_conn_id = endpoint_conn_id
         self.on_failure = on_failure
@@ -138,9 +137,8 @@ class DeploymentOperator(WaitingOperator):
         return self.trigger_class.kind
 
     def execute(self, context: Context) -> JSON:
-        claim, manifest = Claim.of(context), self._checked_manifest()
-        self._read_token()  # A connection that is missing is told before anything was changed.
-        self._claim = claim
+        claim, manifest = self._begin(context), self._checked_manifest()
+        self._read_token()  # A connection that is missing, or spoilt, is told before anything was changed.
         applied = asyncio.run(self._apply(claim, manifest))
         trigger = self._trigger(applied, context)
         outcome = asyncio.run(self._look(trigger))
@@ -150,9 +148,8 @@ class DeploymentOperator(WaitingOperator):
 
     def execute_complete(self, context: Context, event: JSON) -> JSON:
         """Ask the model, and return where it is served; runs in a worker again after the trigger has fired."""
-        claim = self._claim = Claim.of(context)
-        is_last = context["ti"].try_number > context["ti"].max_tries
-        obj = asyncio.run(self._finish(event, claim, is_last=is_last))
+        claim = self._begin(context)
+        obj = asyncio.run(self._finish(event, claim))
         url, address_url = self.read_url(obj)
         self.endpoint_url = url or address_url
         try:
@@ -258,13 +255,13 @@ class DeploymentOperator(WaitingOperator):
         except KubernetesApiError as error:
             return Outcome("Failed", API_ERROR, str(error))
 
-    async def _finish(self, event: JSON, claim: Claim, *, is_last: bool) -> JSON:
-        from airflow_llmtune.triggers.base import API_ERROR
+    async def _finish(self, event: JSON, claim: Claim) -> JSON:
+        from airflow_llmtune.triggers.base import API_ERRORS
 
         outcome, name, namespace = Outcome.from_event(event), event["name"], event["namespace"]
-        if outcome.reason == API_ERROR:
-            told = [await self._go_back(namespace, name, claim)] if is_last else []
-            raise KubernetesApiError("\n  ".join([outcome.message, *told]), reason=API_ERROR)
+        if outcome.reason in API_ERRORS:
+            told = [await self._go_back(namespace, name, claim)] if self._is_last_try else []
+            raise API_ERRORS[outcome.reason]("\n  ".join([outcome.message, *told]), reason=outcome.reason)
         if outcome.phase != "Succeeded":
             raise await self._fail(outcome, namespace, name, claim)
         async with self.hook.connect() as client:
@@ -309,6 +306,8 @@ class DeploymentOperator(WaitingOperator):
             return f"It could not be rolled back: {error}. What served before is in ControllerRevision {record!r}"
 
     async def _explain(self, client: KubeflowClient, namespace: str, name: str, revisions: Sequence[str]) -> list[str]:
+        from airflow_llmtune.hooks.diagnosis import explain
+
         selector = f"{self.trigger_class.pod_selector(name)},{REVISION_LABEL} in ({','.join(revisions)})"
         return await explain(client, namespace, name, selector)
 
@@ -331,7 +330,12 @@ class DeploymentOperator(WaitingOperator):
     def _read_token(self) -> str | None:
         from airflow.sdk import Connection
 
-        return None if self.endpoint_conn_id is None else Connection.get(self.endpoint_conn_id).password
+        if self.endpoint_conn_id is None:
+            return None
+        connection, problems = Connection.get(self.endpoint_conn_id), Problems()
+        found = credentials.read_connection(credentials.ENDPOINT, self.endpoint_conn_id, connection, problems)
+        self._raise_problems(problems)
+        return found.values.get(credentials.ENDPOINT_TOKEN)
 
     def _result(self, obj: JSON, url: str | None, address_url: str | None, asked: JSON | None) -> JSON:
         metadata = obj["metadata"]

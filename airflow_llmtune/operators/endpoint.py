@@ -9,6 +9,7 @@ from typing import Any
 import httpx  # noqa: TID253 (only a task that asks imports this module)
 
 from airflow_llmtune.exceptions import DeploymentFailedError
+from airflow_llmtune.resources.redaction import redacted
 from airflow_llmtune.resources.smoke_test import SmokeTest
 
 __all__ = ["ask"]
@@ -25,14 +26,16 @@ def ask(url: str, test: SmokeTest, token: str | None, log: Callable[..., None]) 
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     begin = time.monotonic()
     with httpx.Client(headers=headers, timeout=httpx.Timeout(ANSWER_SECONDS, connect=10.0)) as client:
-        response = _send(client, url.rstrip("/"), test, begin + RETRY_SECONDS, log)
+        response = _send(client, url.rstrip("/"), test, begin + RETRY_SECONDS, log, token or "")
     answer, wrong = test.read_answer(_decoded(response))
     if wrong is not None:
         raise DeploymentFailedError(f"The smoke test of model {test.model!r} failed: {wrong}")
     return {"prompt": test.prompt, "answer": answer, "seconds": round(time.monotonic() - begin, 3)}
 
 
-def _send(client: httpx.Client, url: str, test: SmokeTest, deadline: float, log: Callable[..., None]) -> httpx.Response:
+def _send(
+    client: httpx.Client, url: str, test: SmokeTest, deadline: float, log: Callable[..., None], token: str
+) -> httpx.Response:
     questions = test.requests()
     while True:
         path, body = questions[0]
@@ -50,6 +53,7 @@ def _send(client: httpx.Client, url: str, test: SmokeTest, deadline: float, log:
                 continue
             failure = f"{url}{path} answered {response.status_code}: {response.text[:500]}"
             passing = response.status_code in NOT_YET
+        failure = redacted(failure, [token])  # A gateway may repeat what it refuses.
         if not passing or time.monotonic() > deadline:
             raise DeploymentFailedError(f"The smoke test of model {test.model!r} failed: {failure}")
         log("The model does not answer yet: %s", failure)

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_llmtune.exceptions import ExperimentFailedError, OutcomeError
 from airflow_llmtune.operators.base import KubeflowOperator
-from airflow_llmtune.operators.diagnosis import explain
 from airflow_llmtune.resources import experiment
-from airflow_llmtune.resources.meta import Outcome
+from airflow_llmtune.resources.meta import Outcome, Problems
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -20,15 +19,37 @@ if TYPE_CHECKING:
 __all__ = ["ExperimentLifecycle"]
 
 JSON = dict[str, Any]
-TRIAL_LABEL = "katib.kubeflow.org/trial"
-# More failed trials than these say the same thing again.
-EXPLAINED_TRIALS = 3
+USE_BEST = "use_best"
+ON_TROUBLE = ("fail", USE_BEST)
 
 
 class ExperimentLifecycle(KubeflowOperator):
-    """Waits for an Experiment and returns its best trial."""
+    """
+    Waits for an Experiment and returns its best trial.
 
-    _progress: JSON | None = None
+    :param on_timeout: ``fail``, or ``use_best``: return the best trial so far when the deadline passes.
+    :param on_failure: ``fail``, or ``use_best``: return the best trial of an Experiment that failed or stalled.
+    :param min_succeeded_trials: fail when fewer trials than this succeeded, whatever the rest may say.
+    :param stop_leftovers: stop the trials that still run after the Experiment has finished; Katib lets them go on.
+
+    Further arguments: :class:`~airflow_llmtune.operators.base.KubeflowOperator`.
+    """
+
+    def __init__(
+        self,
+        *,
+        on_timeout: str = "fail",
+        on_failure: str = "fail",
+        min_succeeded_trials: int | str = 1,
+        stop_leftovers: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.on_timeout = on_timeout
+        self.on_failure = on_failure
+        self.min_succeeded_trials = min_succeeded_trials
+        self.stop_leftovers = stop_leftovers
+        self._progress: JSON | None = None
 
     @property
     def trigger_class(self) -> type[WaitTrigger]:
@@ -44,20 +65,28 @@ class ExperimentLifecycle(KubeflowOperator):
         """Return where the trial left its model; None when it left none."""
         return None
 
-    def execute_complete(self, context: Context, event: JSON) -> JSON:
-        from airflow_llmtune.triggers.progress import XCOM_KEY
+    @property
+    def uses_failed(self) -> bool:
+        return self.on_failure == USE_BEST
 
+    def execute_complete(self, context: Context, event: JSON) -> JSON:
         try:
             return super().execute_complete(context, event)
         finally:
             # The trigger's last one may be of a moment before the last trial; a failed Experiment has one, too.
-            if self._progress is not None:
-                context["ti"].xcom_push(XCOM_KEY, self._progress)
+            self.tell_progress()
 
-    async def read_result(self, client: KubeflowClient, obj: JSON) -> JSON:  # noqa: ARG002
+    def _check_waiting(self, problems: Problems) -> None:
+        super()._check_waiting(problems)
+        problems.choice("on_timeout", self.on_timeout, ON_TROUBLE)
+        problems.choice("on_failure", self.on_failure, ON_TROUBLE)
+        problems.integer("min_succeeded_trials", self.min_succeeded_trials, at_least=1)
+
+    async def read_result(self, client: KubeflowClient, obj: JSON) -> JSON:
+        await self._check_succeeded_trials(client, obj)
         optimum = experiment.read_optimum(obj)
         uri = None if optimum is None else self.artifact_uri(optimum.trial)
-        result = experiment.read_result(obj, self.decoder(obj), uri)
+        result = {**experiment.read_result(obj, self.decoder(obj), uri), "partial": False}
         self.log.info(
             "Best trial %s: parameters %s, metrics %s",
             result["trial"],
@@ -66,38 +95,54 @@ class ExperimentLifecycle(KubeflowOperator):
         )
         return result
 
-    async def stop_leftovers(self, client: KubeflowClient, obj: JSON) -> None:
-        """Delete the trials that still run: Katib itself lets them go on after the Experiment has finished."""
+    async def _check_succeeded_trials(self, client: KubeflowClient, obj: JSON) -> None:
+        counts, wanted = experiment.read_counts(obj), int(self.min_succeeded_trials)
+        if counts["succeeded"] < wanted:
+            text = (
+                f"Experiment {obj['metadata']['name']} has {counts['succeeded']} succeeded trials of "
+                f"{counts['trials']}, and `min_succeeded_trials` is {wanted}"
+            )
+            raise ExperimentFailedError("\n  ".join([text, *await self.read_reasons(client, obj)]))
+
+    async def rescue(self, client: KubeflowClient, obj: JSON, outcome: Outcome) -> JSON | None:
+        from airflow_llmtune.triggers.base import WAIT_TIMEOUT
+
+        policy = self.on_timeout if outcome.reason == WAIT_TIMEOUT else self.on_failure
+        if policy != USE_BEST:
+            return None
+        try:
+            result = await self.read_result(client, obj)
+        except OutcomeError as error:
+            self.log.warning("There is no best trial to use: %s", error)
+            return None
+        self.log.warning("The best trial so far is used, although: %s", outcome.message)
+        return {**result, "partial": True}
+
+    async def wrap_up(self, client: KubeflowClient, obj: JSON) -> None:
+        from airflow_llmtune.hooks.experiment_diagnosis import read_trials
         from airflow_llmtune.resources.tuning_progress import read_end
 
-        trials = await self._trials(client, obj)
+        trials = await read_trials(client, obj)
         self._progress = read_end(obj, trials)
-        for trial in trials:
-            if not experiment.read_trial(trial)["finished"]:
-                metadata = trial["metadata"]
-                self.log.info("Stopping trial %s, which still runs", metadata["name"])
-                await client.delete(experiment.TRIAL_KIND, metadata["namespace"], metadata["name"], uid=metadata["uid"])
+        self.log.info("Experiment %s got as far as: %s", obj["metadata"]["name"], self._progress["best"])
+        # Katib itself lets trials go on after their Experiment has finished.
+        if self.stop_leftovers and self.read_outcome(obj).finished:
+            for trial in trials:
+                await self._stop_trial(client, trial)
+
+    async def _stop_trial(self, client: KubeflowClient, trial: JSON) -> None:
+        metadata = trial["metadata"]
+        if not experiment.read_trial(trial)["finished"]:
+            self.log.info("Stopping trial %s, which still runs", metadata["name"])
+            await client.delete(experiment.TRIAL_KIND, metadata["namespace"], metadata["name"], uid=metadata["uid"])
+
+    def tell_progress(self) -> None:
+        from airflow_llmtune.triggers.progress import XCOM_KEY
+
+        if self._progress is not None:
+            self._ti.xcom_push(XCOM_KEY, self._progress)
 
     async def explain_failure(self, client: KubeflowClient, obj: JSON, outcome: Outcome) -> OutcomeError:
         metadata = obj["metadata"]
-        lines = [f"Experiment {metadata['name']} in namespace {metadata['namespace']} failed: {outcome.message}"]
-        failed = [trial for trial in map(experiment.read_trial, await self._trials(client, obj)) if trial["failed"]]
-        told: list[str] = []
-        for trial in failed[:EXPLAINED_TRIALS]:
-            pods = f"{TRIAL_LABEL}={trial['name']}"
-            reasons = await explain(client, metadata["namespace"], trial["name"], pods)
-            lines.append(f"  trial {trial['name']} {trial['parameters']}: {trial['message']}")
-            # Trials that fail for one cause are told so, instead of the same text again.
-            lines += [f"    {reason}" for reason in reasons] if reasons != told else ["    for the same reason"]
-            told = reasons
-        if len(failed) > EXPLAINED_TRIALS:
-            lines.append(f"  and {len(failed) - EXPLAINED_TRIALS} more failed trials")
-        return ExperimentFailedError("\n".join(lines))
-
-    async def _trials(self, client: KubeflowClient, obj: JSON) -> list[JSON]:
-        from airflow_llmtune.resources.tuning_progress import EXPERIMENT_LABEL
-
-        metadata = obj["metadata"]
-        selector = f"{EXPERIMENT_LABEL}={metadata['name']}"
-        trials, _ = await client.list_all(experiment.TRIAL_KIND, metadata["namespace"], label_selector=selector)
-        return sorted(trials, key=lambda trial: (trial["metadata"]["creationTimestamp"], trial["metadata"]["name"]))
+        head = f"Experiment {metadata['name']} in namespace {metadata['namespace']} failed: {outcome.message}"
+        return ExperimentFailedError("\n  ".join([head, *await self.read_reasons(client, obj)]))

@@ -44,6 +44,7 @@ class KatibExperimentOperator(ExperimentLifecycle):
 
     template_fields: Sequence[str] = (*KubeflowOperator.template_fields, "experiment")
     template_fields_renderers = {"experiment": "yaml"}
+    takes_manifest = True
 
     def __init__(self, *, experiment: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -63,7 +64,8 @@ class KatibTuneLLMOperator(SkippingOperator, ExperimentLifecycle):
 
     XCom: as :class:`KatibExperimentOperator`; ``parameters`` has the types of the search space, and ``artifact_uri`` is
     the best trial's adapter when ``output_uri`` is given. ``model_asset``, ``skip_if_unchanged`` and
-    ``version_options``: :class:`~airflow_llmtune.operators.unchanged.SkippingOperator`.
+    ``version_options``: :class:`~airflow_llmtune.operators.unchanged.SkippingOperator`; ``hub_conn_id`` and
+    ``aws_conn_id``: :class:`~airflow_llmtune.operators.credentials.CredentialsOperator`.
 
     :param model: base model: ``org/name`` or ``hf://org/name[@revision]``, ``s3://bucket/prefix``,
         ``pvc://claim/path``, or an absolute path that exists in the pod.
@@ -84,7 +86,8 @@ class KatibTuneLLMOperator(SkippingOperator, ExperimentLifecycle):
     :param resources_per_trial: requests and limits of each pod, such as ``{"cpu": 4, "memory": "16Gi", "gpu": 1}``.
     :param image: trainer image.
     :param env: environment of the trainer: name to text, or to an EnvVarSource such as
-        ``{"secretKeyRef": {"name": "hub", "key": "token"}}``. Secrets are references, never text.
+        ``{"secretKeyRef": {"name": "hub", "key": "token"}}``. Secrets are references, never text. A setting given
+        here goes before that of a connection; a secret of both is a mistake.
     :param job_options: how a trial's job runs: ``job_kind`` (``Job``, ``PyTorchJob`` or ``TrainJob``), ``num_nodes``,
         ``num_procs_per_node``, ``service_account_name``, ``active_deadline_seconds``, ``ttl_seconds_after_finished``,
         ``pod_template`` (merged over the pod that the operator makes); for a TrainJob also ``runtime_ref`` (a
@@ -179,6 +182,7 @@ class KatibTuneLLMOperator(SkippingOperator, ExperimentLifecycle):
         elif self.warm_start == CHAMPION:
             self._point = self._champions_point(context)
         elif self.warm_start and isinstance(self.warm_start, str):
+            self._checked_manifest()  # All mistakes come before the cluster is asked for a name.
             self._point = asyncio.run(self._best_of(self.warm_start))
 
     def fingerprints(self, versions: Mapping[str, str]) -> dict[str, str]:
@@ -186,7 +190,8 @@ class KatibTuneLLMOperator(SkippingOperator, ExperimentLifecycle):
         return {self.kept_as: tuning_fingerprint(self._spec(Problems()), self._trainer(Problems()), versions)}
 
     def build_manifest(self, problems: Problems) -> JSON:
-        spec, trainer = self._spec(problems), self._trainer(problems)
+        spec = self._spec(problems)
+        trainer = self._trainer(problems).with_credentials(self.read_credentials(problems), problems)
         scale = self._check_warm_start(spec.space, problems)
         template = trial_template.trial_template(trainer, spec.space, problems)
         if self._point is not None and scale is not None and not problems.errors:
@@ -209,6 +214,8 @@ class KatibTuneLLMOperator(SkippingOperator, ExperimentLifecycle):
         elif isinstance(start, Mapping) and start and space.names and not set(start) & set(space.names):
             fix = 'give the parameters themselves, such as `tune.output["parameters"]`'
             problems.add("warm_start", list(start), "has none of the parameters that are searched", fix)
+        elif isinstance(start, str) and start != CHAMPION:
+            problems.name("warm_start", start, 'give "champion", parameters, or the name of an Experiment')
         if start == CHAMPION and self.model_asset is None:
             fix = 'give `model_asset=Asset("my-model")`'
             problems.add("warm_start", start, "needs the asset that remembers the champion", fix)

@@ -53,7 +53,7 @@ class InferenceServiceOperator(DeploymentOperator):
 
     def read_smoke_test(self, manifest: JSON, problems: Problems) -> SmokeTest | None:
         model_format = path(manifest, "spec", "predictor", "model", "modelFormat", "name")
-        return smoke_test.SmokeTest.read(self.smoke_test, None, smoke_test.ROOTS.get(model_format), problems)
+        return smoke_test.SmokeTest.read(self.smoke_test, None, smoke_test.ROOTS.get(str(model_format)), problems)
 
 
 class DeployLLMOperator(DeploymentOperator):

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from jinja2 import TemplateNotFound
 
+from airflow_llmtune.resources.environment import check_environments
 from airflow_llmtune.resources.meta import Problems, metadata
+from airflow_llmtune.resources.shape import check_plain
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
@@ -37,10 +39,15 @@ def load_manifest_file(operator: BaseOperator, value: Any) -> Any:
 
 
 def read_manifest(argument: str, value: Any, check: Callable[[JSON, Problems], None], problems: Problems) -> JSON:
-    """Return the manifest as a plain dict, checked as its kind demands; empty after having noted why it is none."""
+    """
+    Return the manifest as a plain dict, checked as its kind demands; empty after having noted why it is none.
+
+    No container's environment may hold a secret: whoever may read the object could read it.
+    """
     if isinstance(value, str):
+        before = len(problems.errors)
         value = _parse(argument, value, problems)
-        if value is None:
+        if len(problems.errors) > before:
             return {}
     elif not isinstance(value, Mapping):
         value = _from_model(value)
@@ -48,8 +55,12 @@ def read_manifest(argument: str, value: Any, check: Callable[[JSON, Problems], N
         problems.add(argument, value, "is no manifest", "give a dict, YAML or JSON text, a file, or a model object")
         return {}
     manifest = dict(value)
-    check(manifest, problems)
-    return manifest
+
+    def check_kind() -> None:
+        check(manifest, problems)
+        check_environments("spec", manifest.get("spec"), problems)
+
+    return manifest if check_plain("", manifest, check_kind, problems) else {}
 
 
 def with_metadata(
@@ -76,7 +87,7 @@ def _parse(argument: str, text: str, problems: Problems) -> Any:
         return None
     try:
         return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         # Not the error's own text: it quotes the line, and that may hold a secret.
         mark = getattr(error, "problem_mark", None)
         where = "" if mark is None else f" at line {mark.line + 1}, column {mark.column + 1}"

@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_llmtune.exceptions import OutcomeError, TrainingFailedError
 from airflow_llmtune.operators.base import KubeflowOperator
-from airflow_llmtune.operators.diagnosis import explain, read_pods
 from airflow_llmtune.operators.manifest import load_manifest_file, read_manifest
 from airflow_llmtune.operators.unchanged import SkippingOperator
 from airflow_llmtune.resources import (
-    job,
     pod,
     pytorch_job,
     train_job,
@@ -37,17 +35,10 @@ _TOLD = ("metrics", "artifact_uri", "samples", "manifest")
 class TrainingLifecycle(KubeflowOperator):
     """What all of them share: a training job's result and failure are told by its pods."""
 
-    def pod_selector(self, name: str) -> str:
-        """Select the pods of the job."""
-        selectors = {
-            job.KIND.kind: job.pod_selector,
-            pytorch_job.KIND.kind: pytorch_job.pod_selector,
-            train_job.KIND.kind: train_job.pod_selector,
-        }
-        return selectors[self.kind.kind](name)
-
     async def read_result(self, client: KubeflowClient, obj: JSON) -> JSON:
         """Return what the trainer wrote into its pod's termination message; a pod of other code has written none."""
+        from airflow_llmtune.hooks.diagnosis import read_pods
+
         metadata = obj["metadata"]
         result: JSON = {
             "job": metadata["name"],
@@ -56,7 +47,7 @@ class TrainingLifecycle(KubeflowOperator):
             "metrics": train_job.read_metrics(obj),
             "artifact_uri": None,
         }
-        for item in await read_pods(client, metadata["namespace"], self.pod_selector(metadata["name"])):
+        for item in await read_pods(client, metadata["namespace"], self.trigger_class.pod_selector(metadata["name"])):
             if (told := pod.read_training_result(item)) is not None:
                 result |= {key: told[key] for key in _TOLD if key in told}
         return result
@@ -66,10 +57,6 @@ class TrainingLifecycle(KubeflowOperator):
         where = f"{self.kind.kind} {metadata['name']} in namespace {metadata['namespace']}"
         lines = [f"{where} failed: {outcome.reason}: {outcome.message}", *await self.read_reasons(client, obj)]
         return TrainingFailedError("\n  ".join(lines))
-
-    async def read_reasons(self, client: KubeflowClient, obj: JSON) -> list[str]:
-        name, namespace = obj["metadata"]["name"], obj["metadata"]["namespace"]
-        return await explain(client, namespace, name, self.pod_selector(name))
 
 
 class TrainJobOperator(TrainingLifecycle):
@@ -88,6 +75,7 @@ class TrainJobOperator(TrainingLifecycle):
 
     template_fields: Sequence[str] = (*KubeflowOperator.template_fields, "train_job")
     template_fields_renderers = {"train_job": "yaml"}
+    takes_manifest = True
 
     def __init__(self, *, train_job: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -121,6 +109,7 @@ class PyTorchJobOperator(TrainingLifecycle):
 
     template_fields: Sequence[str] = (*KubeflowOperator.template_fields, "pytorch_job")
     template_fields_renderers = {"pytorch_job": "yaml"}
+    takes_manifest = True
 
     def __init__(self, *, pytorch_job: Any, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -145,14 +134,16 @@ class TrainerOperator(SkippingOperator, TrainingLifecycle):
     Runs the trainer as a Job or, with several nodes, a PyTorchJob or a TrainJob; the two below say what for.
 
     ``model_asset``, ``skip_if_unchanged`` and ``version_options``:
-    :class:`~airflow_llmtune.operators.unchanged.SkippingOperator`.
+    :class:`~airflow_llmtune.operators.unchanged.SkippingOperator`; ``hub_conn_id`` and ``aws_conn_id``:
+    :class:`~airflow_llmtune.operators.credentials.CredentialsOperator`.
 
     :param model: base model, in the forms of :class:`~airflow_llmtune.operators.katib.KatibTuneLLMOperator`.
     :param dataset: data set, likewise.
     :param trainer_args: further settings of the trainer.
     :param resources_per_node: requests and limits of each pod, such as ``{"cpu": 8, "memory": "32Gi", "gpu": 1}``.
     :param image: trainer image.
-    :param env: environment of the trainer: name to text, or to an EnvVarSource.
+    :param env: environment of the trainer, as for
+        :class:`~airflow_llmtune.operators.katib.KatibTuneLLMOperator`.
     :param job_options: as for :class:`~airflow_llmtune.operators.katib.KatibTuneLLMOperator`.
     """
 
@@ -216,6 +207,18 @@ class TrainerOperator(SkippingOperator, TrainingLifecycle):
             **trial_template.read_options("job_options", self.job_options, problems),
         )
 
+    def job_of(self, trainer: trial_template.TrainerSpec, hyperparameters: Any, problems: Problems) -> JSON:
+        """
+        Build the job.
+
+        :param trainer: what ``read_trainer`` returned.
+        :param hyperparameters: settings that a tuning chose.
+        :param problems: takes every mistake.
+        """
+        equipped = trainer.with_credentials(self.read_credentials(problems), problems)
+        annotations = self.input_annotations()
+        return trial_template.training_manifest(equipped, "", "", {}, annotations, hyperparameters, problems)
+
 
 class FineTuneLLMOperator(TrainerOperator):
     """
@@ -268,8 +271,7 @@ class FineTuneLLMOperator(TrainerOperator):
             fix = "say where the adapter goes; what was trained would be lost"
             problems.add("output_uri", None, "has no value", fix)
         trainer = self.read_trainer(problems, output_uri=self.output_uri, checkpoint_steps=self.checkpoint_steps)
-        annotations = self.input_annotations()
-        return trial_template.training_manifest(trainer, "", "", {}, annotations, self.hyperparameters, problems)
+        return self.job_of(trainer, self.hyperparameters, problems)
 
     def fingerprints(self, versions: Mapping[str, str]) -> dict[str, str]:
         # Where an adapter goes, and how often it is saved on the way, does not change it.
@@ -311,8 +313,7 @@ class EvaluateLLMOperator(TrainerOperator):
         return {**await super().read_result(client, obj), "artifact_uri": self.adapter or None}
 
     def build_manifest(self, problems: Problems) -> JSON:
-        trainer = self.read_trainer(problems, evaluates=True, adapter=self.adapter)
-        return trial_template.training_manifest(trainer, "", "", {}, self.input_annotations(), None, problems)
+        return self.job_of(self.read_trainer(problems, evaluates=True, adapter=self.adapter), None, problems)
 
     def fingerprints(self, versions: Mapping[str, str]) -> dict[str, str]:
         trainer = self.read_trainer(Problems(), adapter=self.adapter)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_llmtune.exceptions import SourceVersionError
-from airflow_llmtune.operators.base import KubeflowOperator
+from airflow_llmtune.operators.credentials import CredentialsOperator
 from airflow_llmtune.operators.model_asset import ModelState, lineage_of, name_in_inlets, suppress_events
 from airflow_llmtune.resources.fingerprint import read_annotations, to_annotations
 from airflow_llmtune.resources.meta import Problems, did_you_mean
@@ -23,14 +23,13 @@ JSON = dict[str, Any]
 _VERSIONS = {"model": "model_version", "dataset": "dataset_version"}
 # What an unchanged run tells of the model's champion.
 _CHAMPION_KEYS = ("parameters", "metrics", "artifact_uri")
-_CONNECTIONS = ("hub_conn_id", "aws_conn_id")
 # What a template makes of an XCom that is not there.
 _NO_VERSION = (None, "", "None")
 # Whose result it is; another try of the same task instance is the same.
 _INSTANCE = ("dag_id", "run_id", "task_id", "map_index")
 
 
-class SkippingOperator(KubeflowOperator):
+class SkippingOperator(CredentialsOperator):
     """
     Adds ``skip_if_unchanged`` to a run of the trainer.
 
@@ -42,11 +41,13 @@ class SkippingOperator(KubeflowOperator):
     :param skip_if_unchanged: return the result of an earlier run with the same model revision, data set version,
         settings and trainer, with ``"unchanged": True`` and the ``champion`` as it is now, and create nothing; may be
         a template, such as ``"{{ not params.force }}"``: what is found when it says no is remembered as well.
-    :param version_options: how versions are read: ``model_version``, ``dataset_version`` (given, for what only the
-        pods can read), ``hub_conn_id`` and ``aws_conn_id`` (Airflow connections to read them with).
+    :param version_options: versions that the worker cannot read, as only the pods see the source: ``model_version``,
+        ``dataset_version``. The others it reads with the credentials of the connections.
+
+    The connections are those of :class:`~airflow_llmtune.operators.credentials.CredentialsOperator`.
     """
 
-    template_fields: Sequence[str] = (*KubeflowOperator.template_fields, "skip_if_unchanged", "version_options")
+    template_fields: Sequence[str] = (*CredentialsOperator.template_fields, "skip_if_unchanged", "version_options")
 
     # The kind of result that is looked for.
     kept_as: ClassVar[str]
@@ -92,7 +93,8 @@ class SkippingOperator(KubeflowOperator):
 
     def execute(self, context: Context) -> JSON:
         if self._remembers:
-            skips = self._check_skip()
+            self._checked_manifest()
+            skips = Problems().boolean("skip_if_unchanged", self.skip_if_unchanged)
             assert self.model_asset is not None, "checked with the other arguments"
             self._inputs = self.fingerprints(self._read_versions())
             state = ModelState(context, self.model_asset)
@@ -104,13 +106,13 @@ class SkippingOperator(KubeflowOperator):
         self.prepare(context)
         return super().execute(context)
 
-    def execute_complete(self, context: Context, event: JSON) -> JSON:
-        result = super().execute_complete(context, event)
-        if self._inputs and self.model_asset is not None:
+    def _return(self, context: Context, result: JSON) -> JSON:
+        # What was taken from a search that was cut short is no reason not to search again.
+        if self._inputs and self.model_asset is not None and not result.get("partial"):
             state = ModelState(context, self.model_asset)
             for kind, fingerprint in self._inputs.items():
                 state.keep(kind, fingerprint, result, lineage_of(context))
-        return result
+        return super()._return(context, result)
 
     async def read_result(self, client: KubeflowClient, obj: JSON) -> JSON:
         self._inputs = read_annotations(obj)
@@ -130,32 +132,30 @@ class SkippingOperator(KubeflowOperator):
         self._result = {**kept["result"], "unchanged": True, "champion": best}
         return self._result
 
-    def _check_skip(self) -> bool:
-        """Check all arguments, and return what the answer is this time."""
-        problems = Problems()
-        skips = problems.boolean("skip_if_unchanged", self.skip_if_unchanged)
+    def _check_waiting(self, problems: Problems) -> None:
+        super()._check_waiting(problems)
+        if not self._remembers:
+            return
+        problems.boolean("skip_if_unchanged", self.skip_if_unchanged)
         if self.model_asset is None:
             rule = "needs the asset that remembers earlier results"
             problems.add("skip_if_unchanged", self.skip_if_unchanged, rule, 'give `model_asset=Asset("my-model")`')
-        known = (*_VERSIONS.values(), *_CONNECTIONS)
+        known = _VERSIONS.values()
         for key, value in problems.mapping("version_options", self.version_options).items():
             if key not in known:
                 problems.add(f"version_options.{key}", value, "is not known", did_you_mean(key, known))
-            elif key in _VERSIONS.values() and value in _NO_VERSION:
+            elif value in _NO_VERSION:
                 # The same text each time, whatever the data is.
                 rule = "was given and has no value now"
                 problems.add(f"version_options.{key}", value, rule, "check that the upstream task returns it")
-        self.build_manifest(problems)
-        self._raise_problems(problems)
-        return bool(skips)
 
     def _read_versions(self) -> dict[str, str]:
         # Imported here: at DAG-parse time nobody reads versions.
         from airflow_llmtune.hooks.source_version import read_version
 
         options = dict(self.version_options or {})
-        connections = {key: options.get(key) or None for key in _CONNECTIONS}
         versions, problems = {}, Problems()
+        credentials = self.read_credentials(problems)
         for argument, option in _VERSIONS.items():
             given = getattr(self, argument)
             source = Source.read(argument, given, problems, revision=argument == "model")
@@ -163,7 +163,7 @@ class SkippingOperator(KubeflowOperator):
                 versions[argument] = f"given:{options[option]}"
             elif source is not None:
                 try:
-                    versions[argument] = read_version(argument, source, **connections)
+                    versions[argument] = read_version(argument, source, credentials)
                 except SourceVersionError as error:
                     if error.transient:
                         raise

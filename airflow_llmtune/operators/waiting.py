@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
@@ -16,6 +16,7 @@ from airflow_llmtune.exceptions import InvalidSpecError, LLMTuneError
 from airflow_llmtune.operators.claim import Claim
 from airflow_llmtune.resources.meta import Outcome, Problems
 from airflow_llmtune.triggers.connection import ClusterConnection
+from airflow_llmtune.triggers.task_state import task_state
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -27,6 +28,8 @@ __all__ = ["WaitingOperator"]
 JSON = dict[str, Any]
 # What Airflow calls instead of execute_complete when a trigger failed or timed out, and its word for the latter.
 TRIGGER_FAILED, TRIGGER_TIMEOUT = "__fail__", "Trigger timeout"
+# The state of a task that was cleared while its worker ran.
+RESTARTING = "restarting"
 # The trigger's own deadline comes first; Airflow's is there for a trigger that never ran.
 BACKSTOP_SECONDS = 120.0
 KILL_SECONDS = 20.0
@@ -45,7 +48,7 @@ class WaitingOperator(ClusterConnection, BaseOperator):
     :param poll_interval: seconds between reads where the service account may list but not watch.
     :param api_retry_timeout: seconds for which an unreachable API server is retried.
     :param on_kill_action: what becomes of the object when the task is killed.
-    :param wait_timeout: give up after this long. Airflow's own ``execution_timeout`` is held in the same way while
+    :param timeout: give up after this long. Airflow's own ``execution_timeout`` is held in the same way while
         deferred, counted from the try's start.
     """
 
@@ -66,7 +69,7 @@ class WaitingOperator(ClusterConnection, BaseOperator):
         poll_interval: float = 30.0,
         api_retry_timeout: float = 300.0,
         on_kill_action: str = "keep",
-        wait_timeout: timedelta | None = None,
+        timeout: timedelta | None = None,
         multiple_outputs: bool = True,
         **kwargs: Any,
     ) -> None:
@@ -80,8 +83,15 @@ class WaitingOperator(ClusterConnection, BaseOperator):
         self.poll_interval = poll_interval
         self.api_retry_timeout = api_retry_timeout
         self.on_kill_action = on_kill_action
-        self.wait_timeout = wait_timeout
+        self.timeout = timeout
+        # Of the try that runs in this process.
+        self._ti: Any = None
         self._claim: Claim | None = None
+
+    @property
+    def trigger_class(self) -> type[WaitTrigger]:
+        """The trigger that waits for this kind of object; known after rendering."""
+        raise NotImplementedError
 
     async def abandon(self, claim: Claim) -> None:
         """Stop or undo what this try has begun: nobody waits for it any more, and the author does not keep it."""
@@ -94,8 +104,8 @@ class WaitingOperator(ClusterConnection, BaseOperator):
     def resume_execution(self, next_method: str, next_kwargs: JSON | None, context: Context) -> Any:
         """Also stop what is left when Airflow gave up on the trigger; but keep it for a retry to adopt."""
         if next_method == TRIGGER_FAILED and self.on_kill_action != "keep":
-            ti, claim = context["ti"], Claim.of(context)
-            if (next_kwargs or {}).get("error") == TRIGGER_TIMEOUT or ti.try_number > ti.max_tries:
+            claim = self._begin(context)
+            if (next_kwargs or {}).get("error") == TRIGGER_TIMEOUT or self._is_last_try:
                 try:
                     asyncio.run(self.abandon(claim))
                 except LLMTuneError as error:
@@ -104,13 +114,53 @@ class WaitingOperator(ClusterConnection, BaseOperator):
         return super().resume_execution(next_method, next_kwargs, context)
 
     def on_kill(self) -> None:
-        """Stop what this try created or adopted; while deferred, the trigger does it."""
+        """
+        Stop what this try created or adopted, when nobody will come back for it.
+
+        Airflow also calls this when the worker itself is being shut down; then the next try adopts what runs. While
+        the task is deferred, the trigger does this.
+        """
         if self._claim is None or self.on_kill_action == "keep":
             return
         # Airflow calls this in a signal handler, possibly in the middle of our own event loop; hence a thread.
-        stopping = threading.Thread(target=asyncio.run, args=[self.abandon(self._claim)], daemon=True)
+        stopping = threading.Thread(target=self._stop_if_ended, args=[self._claim], daemon=True)
         stopping.start()
         stopping.join(KILL_SECONDS)
+
+    def _begin(self, context: Context) -> Claim:
+        self._ti = context["ti"]
+        self._claim = Claim.of(context)
+        return self._claim
+
+    @property
+    def _is_last_try(self) -> bool:
+        return bool(self._ti.try_number > self._ti.max_tries)
+
+    def _stop_if_ended(self, claim: Claim) -> None:
+        if self._comes_back():
+            self.log.info("What this try began is kept: the task is not over")
+        else:
+            asyncio.run(self.abandon(claim))
+
+    def _comes_back(self) -> bool:
+        """Tell whether another try will decide what becomes of the object."""
+        timeout, start = self.execution_timeout, self._ti.start_date
+        if timeout is not None and start is not None and datetime.now(UTC) >= start + timeout:
+            return False  # Airflow's own timeout; the task would have given up in the same way.
+        try:
+            state = task_state(self._ti)
+        except Exception as error:  # noqa: BLE001 (whatever Airflow's API raises)
+            # A leak is found again by its labels; what was deleted in error is not.
+            self.log.warning("The state of the task could not be read: %s", error)
+            return not self._is_last_try
+        if state == RESTARTING:
+            return self.adopts_cleared
+        return state not in self.trigger_class.ended_states and not (state == "running" and self._is_last_try)
+
+    @property
+    def adopts_cleared(self) -> bool:
+        """Tell whether a try after a clear goes on with what there is."""
+        return True
 
     def wait(self, trigger: WaitTrigger) -> Outcome:
         """Return the outcome when there is one; the worker does not come back from here when the task defers."""
@@ -120,11 +170,12 @@ class WaitingOperator(ClusterConnection, BaseOperator):
 
     def _check_waiting(self, problems: Problems) -> None:
         problems.choice("on_kill_action", self.on_kill_action, self.on_kill_actions)
-        if self.wait_timeout is not None:
-            problems.duration("wait_timeout", self.wait_timeout, "timedelta(hours=6)")
-        seconds = problems.number("poll_interval", self.poll_interval)
-        if seconds is not None and seconds <= 0:
-            problems.add("poll_interval", self.poll_interval, "is not above zero", "give 30 seconds, say")
+        if self.timeout is not None:
+            problems.duration("timeout", self.timeout, "timedelta(hours=6)")
+        problems.namespace("namespace", self.namespace)
+        problems.seconds("poll_interval", self.poll_interval, "30.0")
+        if self.api_retry_timeout != 0:  # which asks once
+            problems.seconds("api_retry_timeout", self.api_retry_timeout, "300.0")
 
     def _raise_problems(self, problems: Problems) -> None:
         try:
@@ -133,10 +184,11 @@ class WaitingOperator(ClusterConnection, BaseOperator):
             # A retry cannot mend the input.
             raise AirflowFailException(str(error)) from error
 
-    def _deadline(self, since: datetime, context: Context) -> float | None:
+    def _deadline(self, since: datetime | None, context: Context) -> float | None:
+        """Return when the wait gives up, in seconds since the epoch; ``timeout`` counts from ``since``."""
         ends = []
-        if self.wait_timeout is not None:
-            ends.append(since + self.wait_timeout)
+        if self.timeout is not None and since is not None:
+            ends.append(since + self.timeout)
         # Airflow keeps the start of a try over its deferral, so the deadline does not move when it resumes.
         if self.execution_timeout is not None and context["ti"].start_date is not None:
             ends.append(context["ti"].start_date + self.execution_timeout)

@@ -41,11 +41,11 @@ def check_algorithm(
     name: str,
     settings: Mapping[str, str],
     space: SearchSpace | None,
-    max_trial_count: int,
-    parallel_trial_count: int,
+    max_trial_count: int | None,
+    parallel_trial_count: int | None,
     problems: Problems,
 ) -> None:
-    """``space`` is None when it has mistakes of its own, from which others would only follow."""
+    """What is None has mistakes of its own, from which others would only follow."""
     algorithm = ALGORITHMS[name]
     for setting, value in settings.items():
         if setting not in algorithm.settings:
@@ -67,10 +67,10 @@ def check_algorithm(
         _check_steps(space, "pbt", ("double", "int"), problems)
 
 
-def _check_grid(space: SearchSpace, max_trial_count: int, problems: Problems) -> None:
+def _check_grid(space: SearchSpace, max_trial_count: int | None, problems: Problems) -> None:
     _check_steps(space, "grid", ("double",), problems)
     size = space.size()
-    if size is not None and max_trial_count > size:
+    if size is not None and max_trial_count is not None and max_trial_count > size:
         rule = f"is more than the {size} combinations of the grid"
         problems.add("max_trial_count", max_trial_count, rule, f"give {size} or less, or finer steps")
 
@@ -83,7 +83,7 @@ def _check_steps(space: SearchSpace, name: str, types: tuple[str, ...], problems
 
 
 def _check_hyperband(
-    settings: Mapping[str, str], space: SearchSpace | None, parallel_trial_count: int, problems: Problems
+    settings: Mapping[str, str], space: SearchSpace | None, parallel_trial_count: int | None, problems: Problems
 ) -> None:
     resource = settings.get("resource_name")
     if space is not None and resource is not None and resource not in space.names:
@@ -94,7 +94,7 @@ def _check_hyperband(
         problems.add("algorithm_settings.r_l", settings["r_l"], "is not a number of 1 or more", "give such a number")
     elif eta is None or eta <= 1:
         problems.add("algorithm_settings.eta", settings["eta"], "is not a number above 1", "give such as 3")
-    elif most is not None:
+    elif most is not None and parallel_trial_count is not None:
         needed = math.ceil(eta ** math.floor(math.log(most, eta) + 1e-9))
         if parallel_trial_count < needed:
             rule = f"is less than the {needed} that hyperband starts at once (eta^floor(log_eta(r_l)))"

@@ -9,18 +9,18 @@ from typing import Any, NamedTuple
 from airflow_llmtune.exceptions import OutcomeError
 from airflow_llmtune.resources import experiment_preflight
 from airflow_llmtune.resources.algorithms import ALGORITHMS, check_algorithm
-from airflow_llmtune.resources.meta import Outcome, Problems, ResourceKind, condition, metadata, path, text_of
+from airflow_llmtune.resources.meta import Outcome, Problems, ResourceKind, condition, is_plain, metadata, path, text_of
 from airflow_llmtune.resources.search_space import SearchSpace, decode_number
 from airflow_llmtune.resources.trial import KIND as TRIAL_KIND
 from airflow_llmtune.resources.trial import metric_strategies, read_assignments, read_metrics, read_trial
 
 __all__ = [
     "KIND",
-    "SUGGESTION_KIND",
     "TRIAL_KIND",
     "ExperimentSpec",
     "Optimum",
     "check_manifest",
+    "pod_selector",
     "read_counts",
     "read_optimum",
     "read_outcome",
@@ -30,7 +30,6 @@ __all__ = [
 ]
 
 KIND = ResourceKind("kubeflow.org", "v1beta1", "Experiment", "experiments")
-SUGGESTION_KIND = ResourceKind("kubeflow.org", "v1beta1", "Suggestion", "suggestions")
 
 # Katib's StdOut collector finds names of these characters only.
 _METRIC_NAME = r"[A-Za-z0-9_|-]+"
@@ -84,7 +83,7 @@ class ExperimentSpec(NamedTuple):
         if trials is not None:
             _check_at_most("parallel_trial_count", parallel, trials, problems)
             _check_at_most("max_failed_trial_count", failed, trials, problems)
-        if algorithm is not None and trials is not None and parallel is not None:
+        if algorithm is not None:
             sound = not any(error.argument.startswith("parameters") for error in problems.errors)
             check_algorithm(algorithm, settings, parameters if sound else None, trials, parallel, problems)
         trials, parallel = trials or 1, parallel or 1
@@ -171,10 +170,11 @@ def _read_additional(value: Any, objective: str, problems: Problems) -> tuple[st
 def _read_settings(value: Any, problems: Problems) -> dict[str, str]:
     settings = {}
     for name, setting in problems.mapping("algorithm_settings", value).items():
-        if isinstance(setting, str | bool | int | float):
+        if is_plain(setting):
             settings[name] = text_of(setting)
         else:
-            problems.add(f"algorithm_settings.{name}", setting, "is not a text or a number", "give a plain value")
+            rule = "is not a text or a finite number"
+            problems.add(f"algorithm_settings.{name}", setting, rule, "give a plain value")
     return settings
 
 
@@ -190,6 +190,11 @@ def _check_at_most(argument: str, value: int | None, trials: int, problems: Prob
 def check_manifest(manifest: Any, problems: Problems) -> None:
     """Note what is wrong with a manifest that somebody else wrote; its ``metadata.name`` may be missing."""
     experiment_preflight.check(manifest, KIND, problems)
+
+
+def pod_selector(name: str) -> str:
+    """The pods of its trials, to which Katib's webhook copies the label, and of its suggestion's service."""
+    return f"katib.kubeflow.org/experiment={name}"
 
 
 # --- the status ---------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from airflow_llmtune.resources.meta import path
 if TYPE_CHECKING:
     from airflow_llmtune.resources.meta import Problems, ResourceKind
 
-__all__ = ["check_header", "check_metadata"]
+__all__ = ["check_header", "check_metadata", "check_pairs"]
 
 _NAME = r"[a-z]([-a-z0-9]*[a-z0-9])?"
 
@@ -22,6 +22,7 @@ def check_header(manifest: Mapping[str, Any], kind: ResourceKind, max_name_lengt
         if manifest.get(key) != expected:
             problems.add(key, manifest.get(key), f"is not {expected}", f"write {expected}")
     check_metadata("metadata", manifest.get("metadata"), problems)
+    problems.namespace("metadata.namespace", path(manifest, "metadata", "namespace"))
     name = path(manifest, "metadata", "name")
     if name is None:
         return
@@ -37,11 +38,14 @@ def check_metadata(where: str, metadata: Any, problems: Problems) -> None:
         problems.add(where, metadata, "is not a mapping", "give such as {'labels': {'team': 'nlp'}}")
         return
     for key in ("labels", "annotations"):
-        pairs = metadata.get(key)
-        if pairs is not None and not isinstance(pairs, Mapping):
-            problems.add(f"{where}.{key}", pairs, "is not a mapping", "give such as {'team': 'nlp'}")
-            continue
-        for name, value in (pairs or {}).items():
-            if not isinstance(name, str) or not isinstance(value, str):
-                rule = "is no pair of texts, and Kubernetes takes nothing else here"
-                problems.add(f"{where}.{key}.{name}", value, rule, "put both in quotes")
+        check_pairs(f"{where}.{key}", metadata.get(key), problems)
+
+
+def check_pairs(where: str, pairs: Any, problems: Problems) -> None:
+    if pairs is not None and not isinstance(pairs, Mapping):
+        problems.add(where, pairs, "is not a mapping", "give such as {'team': 'nlp'}")
+        return
+    for name, value in (pairs or {}).items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            rule = "is no pair of texts, and Kubernetes takes nothing else here"
+            problems.add(f"{where}.{name}", value, rule, "put both in quotes")

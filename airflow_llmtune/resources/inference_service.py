@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from airflow_llmtune.resources.environment import check_entries
 from airflow_llmtune.resources.header import check_header
 from airflow_llmtune.resources.meta import Problems, ResourceKind, path
 from airflow_llmtune.resources.revision import read_revision
@@ -16,7 +15,6 @@ __all__ = [
     "MAX_NAME_LENGTH",
     "MODES",
     "OWNER_LABEL",
-    "check_environments",
     "check_manifest",
     "deployment_mode",
     "pod_selector",
@@ -84,21 +82,5 @@ def check_manifest(manifest: Mapping[str, Any], problems: Problems) -> None:
         rule = "is missing: it is part of the model's URL, so nobody else can choose it"
         problems.add("metadata.name", None, rule, "give a name")
     mode = path(manifest, "metadata", "annotations", DEPLOYMENT_MODE)
-    if mode is not None and mode not in _OLD_MODES:
+    if isinstance(mode, str) and mode not in _OLD_MODES:  # any other type was noted with the annotations
         problems.choice(f"metadata.annotations.{DEPLOYMENT_MODE}", mode, MODES)
-    check_environments("spec", spec, problems)
-
-
-def check_environments(where: str, node: Any, problems: Problems) -> None:
-    """Find secrets in the ``env`` of any container."""
-    if isinstance(node, list):
-        for index, item in enumerate(node):
-            check_environments(f"{where}[{index}]", item, problems)
-    if not isinstance(node, Mapping):
-        return
-    for key, value in node.items():
-        if key == "env" and isinstance(value, list):
-            named = [item for item in value if isinstance(item, Mapping) and isinstance(item.get("name"), str)]
-            check_entries(f"{where}.env", named, problems)
-        else:
-            check_environments(f"{where}.{key}", value, problems)

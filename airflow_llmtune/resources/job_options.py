@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_llmtune.resources import job, pytorch_job, train_job
 from airflow_llmtune.resources.meta import did_you_mean
 from airflow_llmtune.resources.pod_override import check_override
 from airflow_llmtune.resources.runtime_patch import FIRST_WITH_DEADLINE, LATEST, check_pod_template, read_version
+from airflow_llmtune.resources.shape import check_plain
 
 if TYPE_CHECKING:
     from airflow_llmtune.resources.meta import Problems
@@ -95,14 +97,15 @@ def _check_train_job(prefix: str, sound: dict[str, Any], problems: Problems) -> 
     version = sound.get("kubeflow_trainer_version", LATEST)
     if "active_deadline_seconds" in sound and version < FIRST_WITH_DEADLINE:
         rule = f"is nothing that a TrainJob of Kubeflow Trainer {version} has"
-        fix = "give the operator a `wait_timeout`, which deletes the job, or use Kubeflow Trainer 2.2"
+        fix = "give the operator a `timeout`, which deletes the job, or use Kubeflow Trainer 2.2"
         problems.add(f"{prefix}active_deadline_seconds", sound.pop("active_deadline_seconds"), rule, fix)
 
 
 def _check_pod_template(where: str, sound: Mapping[str, Any], problems: Problems) -> None:
     override, kind = sound["pod_template"], sound.get("job_kind", DEFAULTS["job_kind"])
     before = len(problems.errors)
-    check_override(where, override, PRIMARY_CONTAINERS[kind], problems)
+    check = partial(check_override, where, override, PRIMARY_CONTAINERS[kind], problems)
+    check_plain(where, override, check, problems)
     if kind == train_job.KIND.kind and len(problems.errors) == before:
         check_pod_template(where, override, sound.get("kubeflow_trainer_version", LATEST), problems)
         for index, container in enumerate((override.get("spec") or {}).get("containers") or []):
@@ -119,7 +122,7 @@ def _read_option(where: str, name: str, value: Any, problems: Problems) -> Any:
         case "pod_template":
             return problems.mapping(where, value)
         case "service_account_name":
-            return _read_name(where, value, "give the service account's name, or leave it out", problems)
+            return problems.name(where, value, "give the service account's name, or leave it out")
         case "ttl_seconds_after_finished":
             return _read_ttl(where, value, problems)
         case "runtime_ref":
@@ -127,13 +130,6 @@ def _read_option(where: str, name: str, value: Any, problems: Problems) -> Any:
         case "kubeflow_trainer_version":
             return read_version(where, value, problems)
     return problems.integer(where, value, at_least=1)
-
-
-def _read_name(where: str, value: Any, fix: str, problems: Problems) -> str | None:
-    if isinstance(value, str) and value:
-        return value
-    problems.add(where, value, "is not a name", fix)
-    return None
 
 
 def _read_ttl(where: str, value: Any, problems: Problems) -> int | None:
@@ -149,7 +145,7 @@ def _read_runtime(where: str, value: Any, problems: Problems) -> dict[str, str] 
     """A name is that of a ClusterTrainingRuntime."""
     if isinstance(value, Mapping):
         return _read_reference(where, value, problems)
-    name = _read_name(where, value, "give a runtime's name, or {'kind': 'TrainingRuntime', 'name': …}", problems)
+    name = problems.name(where, value, "give a runtime's name, or {'kind': 'TrainingRuntime', 'name': …}")
     return None if name is None else train_job.runtime_ref(name)
 
 
@@ -161,7 +157,7 @@ def _read_reference(where: str, value: Mapping[str, Any], problems: Problems) ->
     for key, words in known.items():
         if key in value:
             problems.choice(f"{where}.{key}", value[key], words)
-    _read_name(f"{where}.name", value.get("name"), "give the runtime's name", problems)
+    problems.name(f"{where}.name", value.get("name"), "give the runtime's name")
     if len(problems.errors) > before:
         return None
     return train_job.runtime_ref(value["name"], value.get("kind", train_job.RUNTIME_KINDS[0]))

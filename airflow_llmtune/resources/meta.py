@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from datetime import timedelta
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeGuard
 
 from airflow_llmtune.exceptions import FieldError, InvalidSpecError
 from airflow_llmtune.resources.redaction import shown
@@ -16,10 +16,16 @@ from airflow_llmtune.resources.redaction import shown
 __all__ = [
     "ATTEMPT_LABEL",
     "DELIVERED_ANNOTATION",
+    "EPOCH_ANNOTATION",
+    "FINGERPRINT_ANNOTATION",
     "IDENTITY_LABEL",
     "MAX_NAME_LENGTH",
+    "ON_KILL_ANNOTATION",
     "OWNER_ANNOTATION",
     "SETTLED_LABEL",
+    "SITE_ANNOTATION",
+    "TASK_ANNOTATION",
+    "TRY_ANNOTATION",
     "WAITED_FOR",
     "Outcome",
     "Phase",
@@ -30,6 +36,7 @@ __all__ = [
     "finite",
     "identity",
     "identity_selector",
+    "is_plain",
     "is_waited_for",
     "metadata",
     "object_name",
@@ -41,8 +48,20 @@ __all__ = [
 
 IDENTITY_LABEL = "airflow-llmtune/identity"
 ATTEMPT_LABEL = "airflow-llmtune/attempt"
-# The task instance that answers for the object now; an adopting try writes itself here.
+# The try of the task that answers for the object now, by Airflow's id; an adopting try writes itself here.
 OWNER_ANNOTATION = "airflow-llmtune/owner"
+# Its number: a try that was lost and is found again must not take the object back from the one after it.
+TRY_ANNOTATION = "airflow-llmtune/try"
+# Between two clears by a human.
+EPOCH_ANNOTATION = "airflow-llmtune/epoch"
+# What was asked for.
+FINGERPRINT_ANNOTATION = "airflow-llmtune/fingerprint"
+# Labels hold no more than 63 characters of a name; here the task's names are whole.
+TASK_ANNOTATION = "airflow-llmtune/task"
+# The Airflow that it belongs to.
+SITE_ANNOTATION = "airflow-llmtune/site"
+# What becomes of it when its task is ended.
+ON_KILL_ANNOTATION = "airflow-llmtune/on-kill"
 # Its result went to a task; a later run of that task starts afresh.
 DELIVERED_ANNOTATION = "airflow-llmtune/delivered"
 # Nobody waits for it any more, so no triggerer needs to list it.
@@ -54,7 +73,13 @@ WAITED_FOR = f"{IDENTITY_LABEL},!{SETTLED_LABEL}"
 # pod; `-bayesianoptimization` for a service) 40 stays below the 63 of a DNS label.
 MAX_NAME_LENGTH = 40
 _MAX_LABEL_LENGTH = 63
+_MAX_DNS_LENGTH = 253
 _MAX_MESSAGE_LENGTH = 1000
+_MAX_ERROR_LENGTH = 300
+# What ends a text for the system, and half of a character.
+_UNPASSABLE = r"[\0\ud800-\udfff]"
+_DNS_NAME = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
+_DNS_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 
 Phase = Literal["Pending", "Running", "Succeeded", "Failed"]
 
@@ -194,6 +219,13 @@ def whole(value: Any) -> int | None:
     return value if isinstance(value, int) else int(number)
 
 
+def is_plain(value: Any) -> TypeGuard[str | float | bool]:
+    """Whether it is a boolean, a finite number, or a text that a process can be given."""
+    if isinstance(value, str):
+        return re.search(_UNPASSABLE, value) is None
+    return isinstance(value, bool) or (isinstance(value, int | float) and finite(value) is not None)
+
+
 def text_of(value: str | float | bool) -> str:
     """The text in which a scalar travels to Katib and to the trainer's flags."""
     if isinstance(value, bool):
@@ -241,8 +273,14 @@ def did_you_mean(word: Any, known: Iterable[str]) -> str:
     import difflib  # here, since a DAG file that is right has no use for it
 
     words = sorted(known)
-    near = difflib.get_close_matches(str(word), words, n=1)
+    near = difflib.get_close_matches(word, words, n=1) if isinstance(word, str) else []
     return f"did you mean `{near[0]}`?" if near else "use one of " + ", ".join(f"`{known}`" for known in words)
+
+
+def _line(text: str) -> str:
+    """One line that a terminal shows as it is."""
+    text = text if len(text) <= _MAX_ERROR_LENGTH else text[: _MAX_ERROR_LENGTH - 1] + "…"
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 class Problems:
@@ -256,7 +294,8 @@ class Problems:
         self.errors: list[FieldError] = []
 
     def add(self, argument: str, value: Any, rule: str, fix: str) -> None:
-        self.errors.append(FieldError(argument, shown(argument, value), rule, fix))
+        # What an author gave may be part of each of them.
+        self.errors.append(FieldError(_line(argument), shown(argument, value), _line(rule), _line(fix)))
 
     def raise_if_any(self, subject: str) -> None:
         if self.errors:
@@ -296,6 +335,28 @@ class Problems:
         if not isinstance(value, timedelta):
             self.add(argument, value, "is no timedelta", f"give {example}, say")
         elif value <= timedelta():
+            self.add(argument, value, "is not above zero", f"give {example}, say")
+
+    def name(self, argument: str, value: Any, fix: str) -> str | None:
+        """Of something in the cluster."""
+        if isinstance(value, str) and len(value) <= _MAX_DNS_LENGTH and re.fullmatch(_DNS_NAME, value):
+            return value
+        self.add(argument, value, "is not a name: a-z, 0-9, `-` and `.` are taken", fix)
+        return None
+
+    def namespace(self, argument: str, value: Any) -> None:
+        """An empty one is none."""
+        if not value:
+            return
+        if not isinstance(value, str) or len(value) > _MAX_LABEL_LENGTH or not re.fullmatch(_DNS_LABEL, value):
+            rule = f"is not a namespace's name: at most {_MAX_LABEL_LENGTH} characters a-z, 0-9 and `-`"
+            self.add(argument, value, rule, "give such as 'team-nlp', or leave it out")
+
+    def seconds(self, argument: str, value: Any, example: str) -> None:
+        """As a duration, it is no text."""
+        if isinstance(value, str) or finite(value) is None:
+            self.add(argument, value, "is no number of seconds", f"give {example}, say")
+        elif value <= 0:
             self.add(argument, value, "is not above zero", f"give {example}, say")
 
     def mapping(self, argument: str, value: Any) -> dict[str, Any]:

@@ -7,28 +7,42 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from airflow_llmtune.resources import job, pytorch_job, train_job
+from airflow_llmtune.resources.cause import lacks_claim
 from airflow_llmtune.resources.meta import ResourceKind, finite, path
+from airflow_llmtune.resources.redaction import redacted
 
-__all__ = ["KIND", "LOG_COLLECTOR", "log_container", "read_failure", "read_training_result"]
+__all__ = ["KIND", "LOG_COLLECTOR", "log_containers", "read_failure", "read_hang", "read_life", "read_training_result"]
 
 KIND = ResourceKind("", "v1", "Pod", "pods")
 
-# Katib sends a trial's output to its own container; the trainer's own log is empty then.
+# Katib sends the output of a trial's last command to a container of its own; what came before is in the trial's.
 LOG_COLLECTOR = "metrics-logger-and-collector"
 
 _PRIMARY = (job.CONTAINER, pytorch_job.CONTAINER, train_job.CONTAINER)
 # A container passes through these on its way to running.
 _STARTING = ("ContainerCreating", "PodInitializing")
+# In these it stays until somebody brings what is missing, or another pod.
+_HANGING = (
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "ErrImageNeverPull",
+    "ImageInspectError",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+)
 _MAX_MESSAGE_LENGTH = 600
 
 
-def log_container(pod: Mapping[str, Any]) -> str:
-    """The container whose log shows the training, or why it does not begin."""
+def log_containers(pod: Mapping[str, Any]) -> list[str]:
+    """The containers whose logs show the training, or why it does not begin."""
     for status in path(pod, "status", "initContainerStatuses") or []:
         if _tell_status("init container", status):
-            return str(status["name"])
+            return [str(status["name"])]
     names = [container["name"] for container in path(pod, "spec", "containers") or []]
-    return next((name for name in (LOG_COLLECTOR, *_PRIMARY) if name in names), names[0])
+    own = [name for name in names if name != LOG_COLLECTOR]
+    primary = next((name for name in _PRIMARY if name in own), own[0])
+    return [primary, LOG_COLLECTOR] if LOG_COLLECTOR in names else [primary]
 
 
 def read_failure(pod: Mapping[str, Any]) -> str | None:
@@ -38,6 +52,36 @@ def read_failure(pod: Mapping[str, Any]) -> str | None:
         return _sentence(f"the pod was ended ({reason})", path(pod, "status", "message"))
     told = (_tell_status(kind, status) for kind, status in _statuses(pod))
     return next((sentence for sentence in told if sentence), None) or _tell_unschedulable(pod)
+
+
+def read_hang(pod: Mapping[str, Any], missing_volume: str | None = None) -> str | None:
+    """
+    Why the pod cannot start, in one sentence; None while it may still.
+
+    :param missing_volume: what an event of the pod has told, whose status says nothing of its volumes.
+    """
+    if path(pod, "status", "phase") in ("Succeeded", "Failed") or path(pod, "metadata", "deletionTimestamp"):
+        return None
+    for kind, status in _statuses(pod):
+        if path(status, "state", "waiting", "reason") in _HANGING:
+            return _tell_status(kind, status)
+    # No autoscaler makes a claim.
+    if (unschedulable := _tell_unschedulable(pod)) and lacks_claim(unschedulable):
+        return unschedulable
+    if missing_volume is not None and path(pod, "status", "phase") == "Pending":
+        return _sentence("a volume cannot be mounted (FailedMount)", missing_volume)
+    return None
+
+
+def read_life(pod: Mapping[str, Any]) -> str:
+    """What a pod does with which nothing is wrong."""
+    phase = path(pod, "status", "phase") or "Pending"
+    since = path(pod, "status", "startTime")
+    if phase == "Running" and since:
+        return f"runs since {since}"
+    waiting = (path(status, "state", "waiting", "reason") for _, status in _statuses(pod))
+    reason = next((reason for reason in waiting if reason), None)
+    return f"is {phase}" if reason is None else f"is {phase} ({reason})"
 
 
 def _statuses(pod: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -84,7 +128,7 @@ def _tell_unschedulable(pod: Mapping[str, Any]) -> str | None:
 
 
 def _sentence(what: str, message: str | None) -> str:
-    message = (message or "").strip()
+    message = redacted((message or "").strip(), ())
     if len(message) > _MAX_MESSAGE_LENGTH:  # the end of a log says more than its start
         message = "…" + message[-_MAX_MESSAGE_LENGTH:]
     return f"{what}: {message}" if message else what

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -41,5 +42,7 @@ def quantity(text: str) -> float | None:
     found = re.fullmatch(_QUANTITY, text)
     if found is None:
         return None
-    unit = found["unit"] or ""
-    return float(found["number"]) * (10.0 ** int(unit[1:]) if unit[:1] in ("e", "E") and unit[1:] else _UNITS[unit])
+    number, unit = found["number"], found["unit"] or ""
+    # Python reads an exponent as Kubernetes does; one that is too large gives infinity.
+    amount = float(number + unit) if unit[:1] in ("e", "E") and unit[1:] else float(number) * _UNITS[unit]
+    return amount if math.isfinite(amount) else None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["carries_secret", "is_secret", "looks_secret", "shown"]
+__all__ = ["carries_secret", "is_secret", "looks_secret", "redacted", "shown"]
 
 _MAX_TEXT_LENGTH = 120
 _MAX_KEYS = 10
+_LARGEST = 10**_MAX_TEXT_LENGTH
 
 _NAME_WORD = r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+"
 # Both are matched with a name in capitals, without digits, its words joined by `_`.
@@ -52,6 +53,13 @@ def is_secret(name: str, value: Any) -> bool:
     return looks_secret(name) or any(isinstance(text, str) and carries_secret(text) for text in texts)
 
 
+def redacted(text: str, secrets: Iterable[str]) -> str:
+    """The text of somebody else without ``secrets``, and without what stands before the host of an address."""
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):  # one may begin as another does
+        text = text.replace(secret, "***")
+    return re.sub(_USER_INFO, "***@", text)
+
+
 def shown(argument: str, value: Any) -> str:
     """The value of an argument as an error may print it: an error ends in logs that many can read."""
     if isinstance(value, Mapping):
@@ -65,7 +73,11 @@ def shown(argument: str, value: Any) -> str:
         return f"<{type(value).__name__}>"
     if any(word == "env" or looks_secret(word) for word in re.findall(r"\w+", argument)):
         return "***"
-    return _shown_text(value) if isinstance(value, str) else repr(value)
+    if isinstance(value, str):
+        return _shown_text(value)
+    if isinstance(value, int) and abs(value) >= _LARGEST:  # Python writes no more than 4300 digits
+        return f"<a number of {value.bit_length()} bits>"
+    return repr(value)
 
 
 def _shown_text(text: str) -> str:

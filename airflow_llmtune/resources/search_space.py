@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
 from airflow_llmtune.exceptions import OutcomeError
-from airflow_llmtune.resources.meta import Problems, did_you_mean, finite, text_of, whole
+from airflow_llmtune.resources.meta import Problems, did_you_mean, finite, is_plain, text_of, whole
 
 __all__ = [
     "Distribution",
@@ -30,6 +30,8 @@ Number = int | float | str  # Jinja renders numbers to text
 
 _TYPES: tuple[str, ...] = get_args(ParameterType)
 _DISTRIBUTIONS: tuple[str, ...] = get_args(Distribution)
+# Beyond these a number with a fraction no longer tells one point from the next.
+_WIDEST, _MOST_STEPS = 1e300, 2**53
 _RANGE_KEYS = ("type", "min", "max", "step", "distribution")
 _LIST_KEYS = ("type", "values")
 
@@ -204,6 +206,8 @@ def _read_range(where: str, name: str, type_: str, given: Mapping[str, Any], pro
         distribution = problems.choice(f"{where}.distribution", distribution, _DISTRIBUTIONS)
     if low is not None and high is not None and low >= high:
         problems.add(f"{where}.min", given["min"], f"is not less than max={given['max']}", "give min < max")
+    elif low is not None and high is not None and high - low > _WIDEST:
+        problems.add(f"{where}.max", given["max"], f"is more than {_WIDEST:g} above min", "give a smaller range")
     if distribution in ("logUniform", "logNormal") and low is not None and low <= 0:
         fix = "give min > 0, or leave out the distribution"
         problems.add(f"{where}.min", given["min"], f"must be above 0 for the distribution {distribution}", fix)
@@ -224,6 +228,8 @@ def _check_step(where: str, given: Any, step: float, low: float | None, high: fl
         problems.add(where, given, "is not above 0", "give a step > 0, or leave it out")
     elif low is not None and high is not None and low < high and step > high - low:
         problems.add(where, given, f"is larger than the range from {low} to {high}", "give a smaller step")
+    elif low is not None and high is not None and high - low > step * _MOST_STEPS:
+        problems.add(where, given, f"is too small for the range from {low} to {high}", "give a larger step")
 
 
 def _read_list(where: str, name: str, type_: str, given: Mapping[str, Any], problems: Problems) -> Parameter:
@@ -248,7 +254,7 @@ def _read_value(where: str, type_: str, value: Any, problems: Problems) -> Scala
         number = problems.number(where, value)
         as_int = whole(value)
         return number if as_int is None else as_int
-    if not isinstance(value, str | bool | int | float) or (isinstance(value, float) and not math.isfinite(value)):
+    if not is_plain(value):
         problems.add(where, value, "is not a text, a boolean or a finite number", "give a plain value")
         return None
     if isinstance(value, str) and (bad := re.search(_UNCARRIABLE, value)):

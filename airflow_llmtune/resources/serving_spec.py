@@ -6,17 +6,19 @@ import json
 import re
 import shlex
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from airflow_llmtune.resources import inference_service, llm_inference_service
-from airflow_llmtune.resources.environment import read_env, refuse_secret
-from airflow_llmtune.resources.header import check_metadata
-from airflow_llmtune.resources.inference_service import DEPLOYMENT_MODE, MAX_NAME_LENGTH, MODES, check_environments
-from airflow_llmtune.resources.meta import Problems, did_you_mean, text_of
+from airflow_llmtune.resources.environment import check_environments, read_env, refuse_secret
+from airflow_llmtune.resources.header import check_pairs
+from airflow_llmtune.resources.inference_service import DEPLOYMENT_MODE, MAX_NAME_LENGTH, MODES
+from airflow_llmtune.resources.meta import Problems, did_you_mean, is_plain, text_of
 from airflow_llmtune.resources.model_storage import ModelStorage
 from airflow_llmtune.resources.pod_override import merge
 from airflow_llmtune.resources.pod_resources import read_resources
 from airflow_llmtune.resources.redaction import is_secret
+from airflow_llmtune.resources.shape import check_plain
 
 __all__ = ["KINDS", "LORA_RANKS", "RUNTIMES", "ServingSpec"]
 
@@ -88,9 +90,9 @@ class ServingSpec(NamedTuple):
         known_kind = problems.choice("kind", kind, KINDS) or KINDS[0]
         served = name if served_model_name is None else served_model_name
         _check_names(name, served, problems)
-        check_metadata("labels", {"labels": labels}, problems)
-        if service_account_name is not None and not (isinstance(service_account_name, str) and service_account_name):
-            problems.add("service_account_name", service_account_name, "is not a name", "give one, or leave it out")
+        check_pairs("labels", labels, problems)
+        if service_account_name is not None:
+            problems.name("service_account_name", service_account_name, "give one, or leave it out")
         spec = cls(
             name=str(name),
             kind=known_kind,
@@ -270,9 +272,9 @@ def _read_args(given: Any, problems: Problems) -> tuple[str, ...]:
 
 def _repeated(where: str, name: str, value: Any, problems: Problems) -> list[str]:
     values = list(value) if isinstance(value, list | tuple) else [value]
-    if all(isinstance(item, str | int | float) for item in values):
+    if all(map(is_plain, values)):
         return [f"--{name}={text_of(item)}" for item in values]
-    problems.add(where, value, "is not a text, number, boolean or list of these", "give a plain value")
+    problems.add(where, value, "is not a text, finite number, boolean or list of these", "give a plain value")
     return []
 
 
@@ -281,8 +283,8 @@ def _read_overrides(given: Any, kind: str, problems: Problems) -> dict[str, Any]
     for name in [name for name in overrides if name not in _OVERRIDES[kind]]:
         fix = did_you_mean(name, _OVERRIDES[kind])
         problems.add(f"overrides.{name}", overrides[name], f"is no part of this spec of the {kind}", fix)
-    check_environments("overrides", overrides, problems)
-    return overrides
+    check = partial(check_environments, "overrides", overrides, problems)
+    return overrides if check_plain("overrides", overrides, check, problems) else {}
 
 
 def _env(env: Mapping[str, str | Mapping[str, Any]]) -> list[dict[str, Any]]:

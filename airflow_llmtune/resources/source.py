@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from airflow_llmtune.resources.meta import is_plain
+
 if TYPE_CHECKING:
     from airflow_llmtune.resources.meta import Problems
 
@@ -33,7 +35,7 @@ class Source(NamedTuple):
         cls, argument: str, text: Any, problems: Problems, *, hub: bool = True, revision: bool = False
     ) -> Source | None:
         """``hub``: the Hugging Face Hub will do; ``revision``: so will ``@revision`` behind its name."""
-        if isinstance(text, str):
+        if is_plain(text) and isinstance(text, str):
             text = text.rstrip("/") or text
             if claimed := re.fullmatch(_CLAIM, text):
                 claim = claimed["claim"]

@@ -86,7 +86,8 @@ def _pod_template(spec: TrainerSpec, flags: list[Flag], annotations: Mapping[str
         volumes = [(f"claim-{index}", claim) for index, claim in enumerate(sorted(spec.claims))]
         pod["volumes"] = [{"name": volume, "persistentVolumeClaim": {"claimName": claim}} for volume, claim in volumes]
         container["volumeMounts"] = [
-            {"name": volume, "mountPath": mount_path(claim), "readOnly": not spec.claims[claim]}
+            # Katib refuses a trial's Job that says what is the default.
+            {"name": volume, "mountPath": mount_path(claim), **({} if spec.claims[claim] else {"readOnly": True})}
             for volume, claim in volumes
         ]
     return {"metadata": {"annotations": {**_ANNOTATIONS, **annotations}}, "spec": pod}
@@ -114,7 +115,11 @@ def _env(spec: TrainerSpec, flags: list[Flag]) -> list[dict[str, Any]]:
         env["OMP_NUM_THREADS"] = str(spec.threads)
     env |= spec.env
     env |= {flag.variable: flag.text for flag in flags}
-    return [
-        {"name": name, "value": value} if isinstance(value, str) else {"name": name, "valueFrom": dict(value)}
-        for name, value in env.items()
-    ]
+    return [_variable(name, value) for name, value in env.items()]
+
+
+def _variable(name: str, value: str | Mapping[str, Any]) -> dict[str, Any]:
+    if not isinstance(value, str):
+        return {"name": name, "valueFrom": dict(value)}
+    # Katib refuses a trial with an empty text; a variable without a value is empty as well.
+    return {"name": name, "value": value} if value else {"name": name}

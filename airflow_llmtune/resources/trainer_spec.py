@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from airflow_llmtune.resources import train_job
+from airflow_llmtune.resources.credentials import Credentials, argument_of
 from airflow_llmtune.resources.defaults import TRAINER_IMAGE
 from airflow_llmtune.resources.environment import read_env, refuse_secret
 from airflow_llmtune.resources.job_options import DEFAULTS, PRIMARY_CONTAINERS, read_job
-from airflow_llmtune.resources.meta import Problems, text_of
+from airflow_llmtune.resources.meta import Problems, is_plain, text_of
 from airflow_llmtune.resources.pod_resources import quantity, read_resources
 from airflow_llmtune.resources.redaction import is_secret
 from airflow_llmtune.resources.runtime_patch import Version
@@ -30,6 +31,7 @@ RESERVED_FLAGS = {
 }
 
 _FLAG_NAME = r"[a-z][a-z0-9_]*"
+_IMAGE = r"[!-~]+"
 
 
 class TrainerSpec(NamedTuple):
@@ -78,7 +80,7 @@ class TrainerSpec(NamedTuple):
         output = None if output_uri is None else Source.read("output_uri", output_uri, problems, hub=False)
         # An empty text is what a template makes of an adapter that is not there.
         judged = Source.read("adapter", adapter, problems) if adapter else None
-        if not isinstance(image, str) or not image or image != image.strip():
+        if not isinstance(image, str) or not re.fullmatch(_IMAGE, image):
             problems.add("image", image, "is not an image name", f"give one, or leave it out for {TRAINER_IMAGE}")
         limits = read_resources(resources_argument, resources, problems)
         cpus = quantity(limits.get("cpu", ""))
@@ -102,6 +104,15 @@ class TrainerSpec(NamedTuple):
     @property
     def primary_container(self) -> str:
         return PRIMARY_CONTAINERS[self.job_kind]
+
+    def with_credentials(self, credentials: Credentials, problems: Problems) -> TrainerSpec:
+        """A setting of ``env`` goes before the connection's, which may be one of the worker only; a secret does not."""
+        references = credentials.references
+        for name in sorted(references.keys() & self.env.keys()):
+            # Half of a key pair from here, half from there would be worse than neither.
+            rule = f"is also given by `{argument_of(name)}`"
+            problems.add(f"env.{name}", self.env[name], rule, "leave one of the two out")
+        return self._replace(env={**references, **credentials.settings, **self.env})
 
 
 def _source_flags(model: Source | None, dataset: Source | None, adapter: Source | None) -> dict[str, str]:
@@ -152,13 +163,13 @@ def read_flags(argument: str, given: Any, problems: Problems, *, none_is_default
 
 def _flag_text(where: str, value: Any, problems: Problems) -> str | None:
     items = list(value) if isinstance(value, list | tuple) else [value]
-    if not all(isinstance(item, str | bool | int | float) for item in items):
-        problems.add(where, value, "is not a text, number, boolean or list of these", "give a plain value")
+    if not all(map(is_plain, items)):
+        problems.add(where, value, "is not a text, finite number, boolean or list of these", "give a plain value")
         return None
     texts = [text_of(item) for item in items]
     if len(texts) > 1 and any("," in text for text in texts):
         problems.add(where, value, "has a comma inside an item of the list", "give items without commas")
     text = ",".join(texts)
-    if "${trialParameters" in text or "\0" in text:
+    if "${trialParameters" in text:
         problems.add(where, value, "contains what Katib would replace", "search the setting in `parameters`")
     return text

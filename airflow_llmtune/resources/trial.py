@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow_llmtune.resources.meta import ResourceKind, condition, finite, path
 
-__all__ = ["KIND", "metric_strategies", "read_assignments", "read_metrics", "read_trial"]
+__all__ = ["KIND", "metric_strategies", "read_assignments", "read_metrics", "read_missing_metric", "read_trial"]
 
 KIND = ResourceKind("kubeflow.org", "v1beta1", "Trial", "trials")
 
@@ -36,6 +36,19 @@ def read_trial(obj: Mapping[str, Any]) -> dict[str, Any]:
         "completion": completion,
         "seconds": None if start is None or completion is None else completion - start,
     }
+
+
+def read_missing_metric(obj: Mapping[str, Any]) -> str | None:
+    """Why a trial whose job has ended well is of no use: which metric it lacks; None when it is not that."""
+    read = read_trial(obj)
+    metric = path(obj, "spec", "objective", "objectiveMetricName")
+    if read["phase"] not in ("Succeeded", "MetricsUnavailable") or metric in read["metrics"]:
+        return None
+    entries = path(obj, "status", "observation", "metrics") or []
+    latest = next((entry.get("latest") for entry in entries if entry["name"] == metric), None)
+    if latest in (None, "unavailable"):
+        return f"no finite value of {metric} was found in its output: it needs a line such as {metric}=0.5"
+    return f"the value of {metric} is no finite number: {latest!r}"
 
 
 def read_assignments(assignments: Any) -> dict[str, str]:

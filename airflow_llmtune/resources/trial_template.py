@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,7 @@ _TRIAL_ANNOTATIONS = {"kubectl.kubernetes.io/default-container": LOG_COLLECTOR}
 def trial_template(spec: TrainerSpec, space: SearchSpace, problems: Problems) -> dict[str, Any]:
     """Katib's ``trialTemplate``; what the two arguments make wrong together goes to ``problems``."""
     _check_searched(spec, space, problems)
+    _check_placeholders(spec, problems)
     flags = [literal(name, text) for name, text in {**_TRIAL_FLAGS, **spec.flags}.items()]
     flags += [_searched(parameter) for parameter in space.parameters]
     parameters = [{"name": name, "reference": name} for name in space.names]
@@ -98,6 +100,20 @@ def _check_searched(spec: TrainerSpec, space: SearchSpace, problems: Problems) -
             problems.add(where, name, "is set by the operator itself", "search something else")
         elif name != name.lower():
             problems.add(where, name, "is no setting of the trainer", f"write {name.lower()}")
+
+
+def _check_placeholders(spec: TrainerSpec, problems: Problems) -> None:
+    texts: dict[str, Any] = {
+        "image": spec.image,
+        "model": spec.flags.get("model_name_or_path"),
+        "dataset": spec.flags.get("dataset_name"),
+        "output_uri": None if spec.output is None else spec.output.flag,
+        "job_options.service_account_name": spec.service_account_name,
+        **{f"env.{name}": value for name, value in spec.env.items()},
+    }
+    for argument, text in texts.items():
+        if "${trialParameters." in json.dumps(text, default=str):
+            problems.add(argument, text, "contains what Katib would replace", "leave out `${trialParameters.…}`")
 
 
 def _searched(parameter: Parameter) -> Flag:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -13,19 +13,25 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_llmtune.exceptions import KubernetesApiError
-from airflow_llmtune.resources.meta import OWNER_ANNOTATION, WAITED_FOR, Outcome, ResourceKind, is_waited_for, path
+from airflow_llmtune.exceptions import KubernetesApiError, PermissionDeniedError
+from airflow_llmtune.hooks.diagnosis import explain
+from airflow_llmtune.resources.meta import WAITED_FOR, Outcome, ResourceKind, is_waited_for
 from airflow_llmtune.triggers.connection import ClusterConnection
 from airflow_llmtune.triggers.list_watch import Selection
-from airflow_llmtune.triggers.shared_watch import View, join, leave
+from airflow_llmtune.triggers.scrutiny import CANNOT_START, STALLED, Scrutiny, warnings_in
+from airflow_llmtune.triggers.shared_watch import Companion, View, join, leave
+from airflow_llmtune.triggers.task_state import ENDED_STATES, task_state
 
 if TYPE_CHECKING:
     from airflow_llmtune.hooks.client import KubeflowClient
 
 __all__ = [
     "API_ERROR",
-    "ENDED_STATES",
+    "API_ERRORS",
+    "CANNOT_START",
+    "GIVEN_UP",
     "OBJECT_DELETED",
+    "PERMISSION_DENIED",
     "STALLED",
     "WAIT_TIMEOUT",
     "OnKillAction",
@@ -39,13 +45,14 @@ OnKillAction = Literal["delete", "keep"]
 # Reasons of an Outcome that the wait itself ended, beside those that Kubernetes gives.
 OBJECT_DELETED = "ObjectDeleted"
 WAIT_TIMEOUT = "WaitTimeout"
-STALLED = "Stalled"
-API_ERROR = "ApiError"
+API_ERROR, PERMISSION_DENIED = "ApiError", "PermissionDenied"
+# With one of these nobody could look: what the task then raises.
+API_ERRORS = {API_ERROR: KubernetesApiError, PERMISSION_DENIED: PermissionDeniedError}
+# With one of these the object still runs.
+GIVEN_UP = frozenset({WAIT_TIMEOUT, STALLED, CANNOT_START})
 
 # The stream may lag behind what was just created; the API server is asked again after so many seconds.
 LAG_SECONDS = 5.0
-# Task states in which nobody will come back for the object; in any other a newer try owns the decision.
-ENDED_STATES = frozenset({"success", "failed", "skipped", "removed", "upstream_failed"})
 # The event loop itself holds its tasks only weakly.
 _DELETIONS: set[asyncio.Task[None]] = set()
 
@@ -82,6 +89,9 @@ class WaitTrigger(ClusterConnection, BaseTrigger):
     :param deadline: seconds since the epoch at which the wait gives up.
     :param stall_timeout: seconds without any progress of the object after which the wait gives up. They are counted
         anew when the wait moves to another triggerer.
+    :param startup_timeout: seconds without any progress, after a pod was complained of, after which the wait gives up
+        when a pod cannot start for a reason that does not pass by itself.
+    :param on_stall: ``fail``, or ``warn``: log what there is to see, and go on waiting.
     :param on_kill_action: ``delete`` or ``keep`` the object when a user ends the deferred task.
     """
 
@@ -102,6 +112,8 @@ class WaitTrigger(ClusterConnection, BaseTrigger):
         api_retry_timeout: float = 300.0,
         deadline: float | None = None,
         stall_timeout: float | None = None,
+        startup_timeout: float | None = 600.0,
+        on_stall: str = "fail",
         on_kill_action: str = "delete",
         **newer: Any,
     ) -> None:
@@ -120,10 +132,12 @@ class WaitTrigger(ClusterConnection, BaseTrigger):
         self.api_retry_timeout = api_retry_timeout
         self.deadline = deadline
         self.stall_timeout = stall_timeout
+        self.startup_timeout = startup_timeout
+        self.on_stall = on_stall
         self.on_kill_action = on_kill_action
         self._fired = False
         self._progress: Any = None
-        self._moved = 0.0  # when there was progress last
+        self._scrutiny = Scrutiny(self)
         self._warned: set[str] = set()
 
     # What a kind adds.
@@ -138,16 +152,30 @@ class WaitTrigger(ClusterConnection, BaseTrigger):
         """Read how far the object has got; small, and equal as long as nothing happens."""
         raise NotImplementedError
 
+    def warn_once(self, topic: str, text: str) -> None:
+        """Log it, unless something of that topic was logged before."""
+        if topic not in self._warned:
+            self._warned.add(topic)
+            self.log.warning(text)
+
     def tell(self, progress: Any) -> None:
         """Log how far the object has got; called when that has changed."""
         self.log.info("%s %s: %s", self.kind.kind, self.name, progress)
 
-    def changes_of(self, *, alone: bool) -> Selection | None:  # noqa: ARG002
-        """Return what else to watch, for ``tell_change`` alone; the wait goes on without it where it is forbidden."""
-        return None
+    @staticmethod
+    def pod_selector(name: str) -> str:
+        """Select the pods of the object of that name."""
+        raise NotImplementedError
 
-    def tell_change(self, change: Any) -> None:
-        """Log what was read of something that has changed."""
+    @classmethod
+    async def read_reasons(cls, client: KubeflowClient, obj: JSON) -> list[str]:
+        """Say, as far as pods and events tell it, why an object failed or does not get on."""
+        name, ended = obj["metadata"]["name"], cls.read_outcome(obj).finished
+        return await explain(client, obj["metadata"]["namespace"], name, cls.pod_selector(name), ended=ended)
+
+    def companions(self, *, alone: bool) -> Sequence[Companion]:  # noqa: ARG002
+        """Return what else to watch; the wait goes on without what is forbidden."""
+        return [Companion(warnings_in(self.namespace), self._scrutiny.hear)]
 
     # The wait.
 
@@ -188,6 +216,9 @@ class WaitTrigger(ClusterConnection, BaseTrigger):
             if not limit.expired():
                 raise
             return Outcome("Failed", WAIT_TIMEOUT, f"{self.kind.kind} {self.name} did not finish before its deadline")
+        except PermissionDeniedError as error:
+            # The worker was allowed to create what the triggerer may not look at.
+            return Outcome("Failed", PERMISSION_DENIED, f"Asked by the {'worker' if alone else 'triggerer'}: {error}")
         except KubernetesApiError as error:
             return Outcome("Failed", API_ERROR, str(error))
 
@@ -195,17 +226,18 @@ class WaitTrigger(ClusterConnection, BaseTrigger):
         self._progress = None
         if not alone:
             labelled = Selection(self.kind, self.namespace, self.read, label_selector=WAITED_FOR)
-            if (outcome := await self._follow(labelled, self.changes_of(alone=False))) is not None:
+            if (outcome := await self._follow(labelled, self.companions(alone=False))) is not None:
                 return outcome
         named = Selection(self.kind, self.namespace, self.read, field_selector=f"metadata.name={self.name}")
-        outcome = await self._follow(named, self.changes_of(alone=True))
+        outcome = await self._follow(named, self.companions(alone=True))
         return self._deleted() if outcome is None else outcome
 
-    async def _follow(self, selection: Selection, companion: Selection | None) -> Outcome | None:
+    async def _follow(self, selection: Selection, companions: Sequence[Companion]) -> Outcome | None:
         """Return the outcome once there is one; None when the object is there and the selection leaves it out."""
-        changed, self._moved = asyncio.Event(), time.monotonic()
+        changed = asyncio.Event()
+        self._scrutiny.begin()
         view = join(self, selection, self.name, changed)
-        changes = None if companion is None else join(self, companion, self.name, changed)
+        beside = [(join(self, companion.selection, self.name, changed), companion.take) for companion in companions]
         try:
             while True:
                 changed.clear()
@@ -220,54 +252,44 @@ class WaitTrigger(ClusterConnection, BaseTrigger):
                     reading = self.read(obj)
                     if selection.label_selector and not reading.outcome.finished and not is_waited_for(obj):
                         return None
-                outcome = self._take(view, reading, changes)
+                for news, take in beside:
+                    self._take_beside(news, take)
+                outcome = self._take(view, reading) or await self._scrutiny.look(view)
                 if outcome is not None:
                     return outcome
                 await self._until(changed, pause)
         finally:
-            await leave(self, view, changes)
+            await leave(self, view, *(news for news, _ in beside))
 
     def _reading(self, view: View) -> Reading | None:
         return next((reading for reading in view.readings if reading.uid == self.uid), None)
 
-    def _take(self, view: View, reading: Reading | None, changes: View | None) -> Outcome | None:
+    def _take(self, view: View, reading: Reading | None) -> Outcome | None:
         """Tell what is new; return the outcome once there is one."""
-        if changes is not None:
-            self._tell_changes(changes)
         if reading is not None and reading.progress != self._progress:
-            self._progress, self._moved = reading.progress, time.monotonic()
+            self._progress = reading.progress
+            self._scrutiny.patience.moved()
             self.tell(reading.progress)
         if reading is not None and reading.outcome.finished:
             return reading.outcome
         if view.is_polled:
-            self._warn("polled", f"This service account may not watch {self.kind.plural}: they are listed now and then")
+            text = f"This service account may not watch {self.kind.plural}: they are listed now and then"
+            self.warn_once("polled", text)
         if not view.is_current:
-            self._moved = time.monotonic()  # Who cannot look cannot tell that nothing moves.
-        if self.stall_timeout is not None and time.monotonic() - self._moved >= self.stall_timeout:
-            return Outcome(
-                "Failed", STALLED, f"{self.kind.kind} {self.name} got no further for {self.stall_timeout:g} s"
-            )
+            self._scrutiny.patience.hold()
         return None
 
-    def _tell_changes(self, changes: View) -> None:
-        kind = changes.watch.selection.kind.plural
-        if changes.is_polled:
-            self._warn("forbidden", f"This service account may not list and watch {kind}: nothing is told of them")
+    def _take_beside(self, news: View, take: Callable[[View], None]) -> None:
+        kind = news.watch.selection.kind.plural
+        if news.is_forbidden:
+            self.warn_once(f"forbidden {kind}", f"This service account may not list {kind}: nothing is told of them")
         try:
-            for change in changes.take_changes():
-                self._moved = time.monotonic()
-                self.tell_change(change)
+            take(news)
         except Exception as error:  # noqa: BLE001 (the wait does not need them)
-            self._warn("failed", f"Nothing more is told of {kind}: {error}")
-
-    def _warn(self, topic: str, text: str) -> None:
-        if topic not in self._warned:
-            self._warned.add(topic)
-            self.log.warning(text)
+            self.warn_once(f"failed {kind}", f"Nothing more is told of {kind}: {error}")
 
     async def _until(self, changed: asyncio.Event, pause: float | None) -> None:
-        if self.stall_timeout is not None:
-            left = max(self._moved + self.stall_timeout - time.monotonic(), 0.0)
+        if (left := self._scrutiny.patience.seconds_left) is not None:
             pause = left if pause is None else min(left, pause)
         if pause is None:  # The way of ten thousand: without a timer.
             await changed.wait()
@@ -299,7 +321,9 @@ class WaitTrigger(ClusterConnection, BaseTrigger):
     async def _undo_if_ended(self) -> None:
         if self._fired or self.on_kill_action == "keep" or self.task_instance is None:
             return
-        state = await _task_state(self.task_instance)
+        from asgiref.sync import sync_to_async
+
+        state = await sync_to_async(task_state)(self.task_instance)
         if state not in self.ended_states:
             self.log.info("%s %s is kept: the task is %s", self.kind.kind, self.name, state)
             return
@@ -308,22 +332,18 @@ class WaitTrigger(ClusterConnection, BaseTrigger):
 
     async def undo(self, client: KubeflowClient, owner: str) -> None:
         """Delete the object, as its task was ended; not when it belongs to another try by now."""
+        # Imported here: at DAG-parse time nobody deletes.
+        from airflow_llmtune.hooks.ownership import delete_owned, owner_of
+
         obj = await client.find(self.kind, self.namespace, self.name)
-        found = path(obj, "metadata", "annotations", OWNER_ANNOTATION)
-        if found != owner:
-            self.log.info("%s %s is kept: it belongs to task instance %s", self.kind.kind, self.name, found)
-        elif await client.delete(self.kind, self.namespace, self.name, uid=self.uid):
+        if obj is None or obj["metadata"]["uid"] != self.uid:
+            return
+        if owner_of(obj) != owner:
+            self.log.info("%s %s is kept: it belongs to task instance %s", self.kind.kind, self.name, owner_of(obj))
+            return
+        await self.tell_last(client, obj)
+        if await delete_owned(client, self.kind, obj, owner):
             self.log.info("%s %s deleted: the task was ended by a user", self.kind.kind, self.name)
 
-
-async def _task_state(ti: Any) -> str:
-    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
-    from asgiref.sync import sync_to_async
-
-    states = await sync_to_async(RuntimeTaskInstance.get_task_states)(
-        dag_id=ti.dag_id, task_ids=[ti.task_id], run_ids=[ti.run_id], map_index=ti.map_index
-    )
-    key = ti.task_id if ti.map_index < 0 else f"{ti.task_id}_{ti.map_index}"
-    state = (states.get(ti.run_id) or {}).get(key, "removed")
-    # A task that was cleared has no state until it is scheduled again.
-    return "cleared" if state is None else str(state)
+    async def tell_last(self, client: KubeflowClient, obj: JSON) -> None:
+        """Log, and push as XCom, how far an object got that is about to be deleted; nothing, for most kinds."""

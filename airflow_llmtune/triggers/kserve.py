@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_llmtune.resources import deployment, inference_service, llm_inference_service, pod
 from airflow_llmtune.resources.meta import Outcome, ResourceKind, path
 from airflow_llmtune.resources.rollout import Rollout, read_rollout
-from airflow_llmtune.triggers.base import ENDED_STATES, OBJECT_DELETED, WaitTrigger
+from airflow_llmtune.triggers.base import OBJECT_DELETED, WaitTrigger
 from airflow_llmtune.triggers.list_watch import Selection
 from airflow_llmtune.triggers.rollback import roll_back
 from airflow_llmtune.triggers.shared_watch import View, join, leave
+from airflow_llmtune.triggers.task_state import ENDED_STATES
 
 if TYPE_CHECKING:
     from airflow_llmtune.hooks.client import KubeflowClient
@@ -106,11 +107,11 @@ class InferenceServiceTrigger(WaitTrigger):
     def _selections(self, *, alone: bool) -> Sequence[Selection]:
         named = f"metadata.name={self.name}" if alone else ""
         below = self.pod_selector(self.name) if alone else self.all_pods
-        group = ByLabel(self.owner_label)
+        groups = ByLabel(self.owner_label)
         return (
             Selection(self.kind, self.namespace, lean, field_selector=named),
-            Selection(deployment.KIND, self.namespace, lean, group, label_selector=below),
-            Selection(pod.KIND, self.namespace, lean, group, label_selector=below),
+            Selection(deployment.KIND, self.namespace, lean, groups, label_selector=below),
+            Selection(pod.KIND, self.namespace, lean, groups, label_selector=below),
         )
 
     def _judge(self, objects: Sequence[JSON], deployments: Sequence[JSON], pods: Sequence[JSON]) -> Outcome:
@@ -141,8 +142,8 @@ class ByLabel:
 
     key: str
 
-    def __call__(self, obj: JSON) -> str:
-        return str(path(obj, "metadata", "labels", self.key))
+    def __call__(self, obj: JSON) -> tuple[str]:
+        return (str(path(obj, "metadata", "labels", self.key)),)
 
 
 def lean(obj: JSON) -> JSON:

@@ -7,7 +7,7 @@ import contextvars
 import logging
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,7 +19,7 @@ from airflow_llmtune.triggers.shared_client import SharedClient
 if TYPE_CHECKING:
     from airflow_llmtune.hooks.client import KubeflowClient
 
-__all__ = ["ListWatch", "Observer", "Selection", "name_of"]
+__all__ = ["ListWatch", "Observer", "Selection"]
 
 JSON = dict[str, Any]
 log = logging.getLogger(__name__)
@@ -40,9 +40,13 @@ TURN = 50
 ASKING = 20
 
 
-def name_of(obj: JSON) -> str:
+def _name_of(obj: JSON) -> str:
     name: str = obj["metadata"]["name"]
     return name
+
+
+def _own_name(obj: JSON) -> tuple[str]:
+    return (_name_of(obj),)
 
 
 @dataclass(frozen=True)
@@ -52,17 +56,19 @@ class Selection:
 
     :param read: makes of an object what a wait needs of it; small, and equal when nothing of interest changed. None is
         passed over.
-    :param group: what a wait finds its objects by: their own name, or the name of what they belong to.
+    :param groups: what a wait finds its objects by: their own name, or the names of what they may belong to.
     :param changes_only: tell what happens from now on, and keep nothing.
+    :param optional: where it is forbidden, the waits go on without it, and it is asked for again after some minutes.
     """
 
     kind: ResourceKind
     namespace: str
     read: Callable[[JSON], Any]
-    group: Callable[[JSON], str] = name_of
+    groups: Callable[[JSON], Sequence[str]] = _own_name
     label_selector: str = ""
     field_selector: str = ""
     changes_only: bool = False
+    optional: bool = False
 
     @property
     def selectors(self) -> dict[str, str]:
@@ -99,6 +105,7 @@ class ListWatch:
         self.selection = selection
         self.is_listed = False
         self.may_watch = True
+        self.is_forbidden = False
         self.has_ended = False
         """Whether it has given up; who joins then needs another one."""
         self.asking = asyncio.Semaphore(ASKING)
@@ -160,8 +167,9 @@ class ListWatch:
                 watching = time.monotonic()
                 await self._watch(client)
         except KubernetesApiError as error:
-            if error.code == 403 and self.selection.changes_only:
-                await self._forbid(error)
+            if error.code == 403 and self.selection.optional:
+                self.is_forbidden = True
+                await self._forbid(error, "Nothing is told of them")
                 return WATCH_AGAIN_SECONDS
             # What was missed meanwhile, or is gone with a server that lost its data, only a list tells.
             self._version, asked_for = "", error.retry_after
@@ -190,7 +198,7 @@ class ListWatch:
                     self._recover()
                     return
                 for obj in objects:
-                    seen.add(await self._keep(obj))
+                    seen.update(await self._keep(obj))
         for group, name in self._names() - seen:
             await self._forget(group, name)
         self.is_listed = True
@@ -215,13 +223,14 @@ class ListWatch:
                     self.may_watch = self.is_listed = True
                     self._advance(obj["metadata"]["resourceVersion"])
                     if type_ == "DELETED":
-                        await self._forget(selection.group(obj), name_of(obj))
+                        for group in selection.groups(obj):
+                            await self._forget(group, _name_of(obj))
                     elif type_ != "BOOKMARK":
                         await self._keep(obj)
         except KubernetesApiError as error:
             if error.code != 403 or selection.changes_only:
                 raise
-            await self._forbid(error)
+            await self._forbid(error, f"Listed every {self._poll_interval:g} s")
 
     def _advance(self, version: str) -> None:
         if version.isdecimal() and self._version.isdecimal() and int(version) < int(self._version):
@@ -229,14 +238,10 @@ class ListWatch:
             raise KubernetesApiError("The API server has gone back in time", code=410)
         self._version = version
 
-    async def _forbid(self, error: KubernetesApiError) -> None:
-        """List from now on; of what is only told as it changes, nothing is told."""
+    async def _forbid(self, error: KubernetesApiError, instead: str) -> None:
         self._version, self._forbidden_at = "", time.monotonic()
         if self.may_watch:
             self.may_watch = False
-            instead = (
-                "Nothing is told of them" if self.selection.changes_only else f"Listed every {self._poll_interval:g} s"
-            )
             fix = "allow the verbs `list` and `watch` to the service account of the triggerer"
             log.warning("%s. %s. Fix: %s", error, instead, fix)
             for observer in self._everybody():
@@ -250,19 +255,22 @@ class ListWatch:
 
     # What is kept, and whom it is told.
 
-    async def _keep(self, obj: JSON) -> tuple[str, str]:
+    async def _keep(self, obj: JSON) -> list[tuple[str, str]]:
         """Take what is read of the object; return where it is kept."""
-        group, name = self.selection.group(obj), name_of(obj)
+        groups, name = self.selection.groups(obj), _name_of(obj)
         try:
             reading = self.selection.read(obj)
         except Exception as error:  # noqa: BLE001 (one odd object must not end the waits for all others)
             reading = error.with_traceback(None)  # which would keep the object
-        if self.selection.changes_only:
-            await self._tell(group, reading)
-        elif reading != self._readings.setdefault(group, {}).get(name):
-            self._readings[group][name] = reading
-            await self._wake(group)
-        return group, name
+        for group in groups:
+            if self.selection.changes_only:
+                await self._tell(group, reading)
+            elif reading != self._readings.setdefault(group, {}).get(name):
+                self._readings[group][name] = reading
+                await self._wake(group)
+        if not groups:  # A list may be full of what is nobody's.
+            await self._give_way()
+        return [(group, name) for group in groups]
 
     async def _forget(self, group: str, name: str) -> None:
         kept = self._readings.get(group, {})
@@ -317,6 +325,7 @@ class ListWatch:
             await self._give_way()
 
     def _recover(self) -> None:
+        self.is_forbidden = False
         if self._failing_since is not None:
             log.info("%s in namespace %s: listed again", self.selection.kind.plural, self.selection.namespace)
         self._failing_since = None

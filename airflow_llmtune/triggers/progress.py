@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
-__all__ = ["XCOM_KEY", "Publication"]
+__all__ = ["XCOM_KEY", "Publication", "push"]
 
 JSON = dict[str, Any]
 log = logging.getLogger(__name__)
@@ -27,6 +27,8 @@ REST_SECONDS = 15.0
 PACE_SECONDS = 0.2
 # Longer than this no answer is worth; the next state comes anyway.
 ANSWER_SECONDS = 30.0
+# Airflow gives the whole of on_kill 30 seconds.
+LAST_SECONDS = 8.0
 
 
 class Publication:
@@ -114,6 +116,15 @@ _PUBLISHERS: WeakKeyDictionary[asyncio.AbstractEventLoop, _Publisher] = WeakKeyD
 
 def _of_this_loop() -> _Publisher:
     return _PUBLISHERS.setdefault(asyncio.get_running_loop(), _Publisher())
+
+
+async def push(task_instance: Any, value: JSON) -> None:
+    """Write it now, without a turn: what it is of is about to be deleted. Nothing fails for want of it."""
+    try:
+        async with asyncio.timeout(LAST_SECONDS):
+            await _set_xcom(task_instance, value)
+    except Exception as error:  # noqa: BLE001 (the run itself may have been deleted; the log has it as well)
+        log.warning("The XCom %s of a task that was ended could not be written: %r", XCOM_KEY, error)
 
 
 async def _set_xcom(task_instance: Any, value: JSON) -> None:

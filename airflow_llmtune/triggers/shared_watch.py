@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from airflow_llmtune.triggers.connection import ClusterConnection
@@ -22,13 +21,31 @@ from airflow_llmtune.triggers.shared_client import SharedClient
 if TYPE_CHECKING:
     from airflow_llmtune.hooks.client import KubeflowClient
 
-__all__ = ["View", "join", "leave"]
+__all__ = ["Companion", "View", "join", "leave"]
 
 JSON = dict[str, Any]
 
 
+class Companion(NamedTuple):
+    """What a wait watches beside its object, and what it does with the news of it."""
+
+    selection: Selection
+    take: Callable[[View], None]
+
+
 class View:
-    """What one wait sees of a shared watch."""
+    """What one wait sees of a shared watch. There are two or three for each wait, so they are small."""
+
+    __slots__ = (
+        "_changed",
+        "_changes",
+        "_error",
+        "api_retry_timeout",
+        "group",
+        "joined",
+        "poll_interval",
+        "watch",
+    )
 
     def __init__(self, watch: ListWatch, group: str, waiter: ClusterConnection, changed: asyncio.Event) -> None:
         self.watch = watch
@@ -38,7 +55,7 @@ class View:
         self.poll_interval = waiter.poll_interval
         self.api_retry_timeout = waiter.api_retry_timeout
         self.joined = time.monotonic()
-        self._changes: deque[Any] = deque()
+        self._changes: list[Any] = []
 
     @property
     def is_listed(self) -> bool:
@@ -50,6 +67,11 @@ class View:
     def is_polled(self) -> bool:
         """Whether watching is forbidden here, so that news comes with the next list only."""
         return not self.watch.may_watch
+
+    @property
+    def is_forbidden(self) -> bool:
+        """Whether nothing is told of what the wait can do without."""
+        return self.watch.is_forbidden
 
     @property
     def readings(self) -> list[Any]:
@@ -74,8 +96,7 @@ class View:
         :raises KubernetesApiError: as ``readings``.
         """
         self._raise_error()
-        taken = list(self._changes)
-        self._changes.clear()
+        taken, self._changes = self._changes, []
         return _sound(taken)
 
     @asynccontextmanager

@@ -15,6 +15,7 @@ class JobTrigger(WaitTrigger):
 
     kind = job.KIND
     read_outcome = staticmethod(job.read_outcome)
+    pod_selector = staticmethod(job.pod_selector)
 
     @staticmethod
     def read_progress(obj: dict[str, Any]) -> str:
@@ -27,6 +28,7 @@ class PyTorchJobTrigger(WaitTrigger):
 
     kind = pytorch_job.KIND
     read_outcome = staticmethod(pytorch_job.read_outcome)
+    pod_selector = staticmethod(pytorch_job.pod_selector)
 
     @staticmethod
     def read_progress(obj: dict[str, Any]) -> str:
@@ -40,6 +42,7 @@ class TrainJobTrigger(WaitTrigger):
 
     kind = train_job.KIND
     read_outcome = staticmethod(train_job.read_outcome)
+    pod_selector = staticmethod(train_job.pod_selector)
 
     @staticmethod
     def read_progress(obj: dict[str, Any]) -> str:

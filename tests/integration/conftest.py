@@ -12,6 +12,7 @@ import pytest
 from airflow_llmtune.controlplane import ControlPlane
 from airflow_llmtune.hooks.client import KubeflowClient
 from airflow_llmtune.hooks.kubeflow import KubeflowHook
+from airflow_llmtune.operators import waiting
 from airflow_llmtune.triggers import list_watch
 from held_jobs import HeldJobs, new_namespace
 from program import Program
@@ -62,6 +63,16 @@ def ask(kubeconfig: str) -> Callable[[Callable[[KubeflowClient], Any]], Any]:
 @pytest.fixture
 def run() -> Run:
     return Run()
+
+
+@pytest.fixture
+def airflow_says(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Set the state of the task, which a worker asks its supervisor for; tests/chaos runs a real one."""
+
+    def say(state: str) -> None:
+        monkeypatch.setattr(waiting, "task_state", lambda ti: state)
+
+    return say
 
 
 @pytest.fixture

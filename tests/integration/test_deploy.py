@@ -326,11 +326,8 @@ async def test_a_user_who_ends_the_task_as_a_failure_takes_the_deployment_back(
     trigger = await asyncio.to_thread(run.defer, deploy(kubeconfig, name, "/models/endless"))
     trigger.task_instance = SimpleNamespace(id=run.ti_id, dag_id="d", task_id="t", run_id="r", map_index=-1)
 
-    async def task_state(ti: Any) -> str:
-        return state
-
     # The state comes from Airflow's supervisor, which only a real triggerer has.
-    monkeypatch.setattr(triggers_base, "_task_state", task_state)
+    monkeypatch.setattr(triggers_base, "task_state", lambda ti: state)
     await trigger.on_kill()
     assert (await asyncio.to_thread(service) is not None) == is_kept
 
@@ -338,7 +335,7 @@ async def test_a_user_who_ends_the_task_as_a_failure_takes_the_deployment_back(
 def test_a_deployment_that_takes_too_long_is_rolled_back(kubeconfig: str, name: str, token: str, service: Any) -> None:
     Run().complete(deploy(kubeconfig, name, deployment_mode="Standard"))
     before = service()["spec"]
-    endless = deploy(kubeconfig, name, "/models/endless", deployment_mode="Standard", wait_timeout=timedelta(seconds=1))
+    endless = deploy(kubeconfig, name, "/models/endless", deployment_mode="Standard", timeout=timedelta(seconds=1))
     with pytest.raises(WaitTimeoutError, match="rolled back to the version before"):
         Run().complete(endless)
     assert service()["spec"] == before

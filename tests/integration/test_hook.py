@@ -13,8 +13,9 @@ import yaml
 
 from airflow_llmtune.exceptions import KubernetesApiError
 from airflow_llmtune.hooks.kubeflow import KubeflowHook
+from airflow_llmtune.hooks.ownership import ATTEMPTS, delete_owned
 from airflow_llmtune.resources import job
-from airflow_llmtune.resources.meta import IDENTITY_LABEL
+from airflow_llmtune.resources.meta import IDENTITY_LABEL, OWNER_ANNOTATION
 
 
 def suspended_job(name: str, identity: str = "me") -> dict:
@@ -77,30 +78,40 @@ async def test_a_wrong_token_is_told_with_the_servers_words(kubeconfig, tmp_path
     assert "stolen" not in str(caught.value)
 
 
-async def test_create_or_adopt_takes_our_own_object(kubeconfig):
-    name = f"job-{uuid.uuid4().hex[:8]}"
-    async with KubeflowHook(None, config_file=kubeconfig).connect() as client:
-        first, created = await client.create_or_adopt(job.KIND, "default", suspended_job(name))
-        second, created_again = await client.create_or_adopt(job.KIND, "default", suspended_job(name))
-    assert (created, created_again) == (True, False)
-    assert first["metadata"]["uid"] == second["metadata"]["uid"]
-
-
-async def test_a_create_whose_answer_was_lost_is_adopted_on_the_repeat(kubeconfig, plane):
-    name = f"job-{uuid.uuid4().hex[:8]}"
-    async with KubeflowHook(None, config_file=kubeconfig).connect() as client:
-        await client.create(job.KIND, "default", suspended_job(name))
-        plane.faults.add("/jobs", method="POST", code=503)
-        _, created = await client.create_or_adopt(job.KIND, "default", suspended_job(name))
-    assert created is False
-
-
 async def test_delete_with_another_uid_deletes_nothing(kubeconfig):
     name = f"job-{uuid.uuid4().hex[:8]}"
     async with KubeflowHook(None, config_file=kubeconfig).connect() as client:
         await client.create(job.KIND, "default", suspended_job(name))
         assert await client.delete(job.KIND, "default", name, uid=str(uuid.uuid4())) is False
         assert await client.find(job.KIND, "default", name) is not None
+
+
+async def test_what_is_deleted_is_what_its_owner_was_seen_to_own(kubeconfig):
+    ours = {OWNER_ANNOTATION: "us"}
+    async with KubeflowHook(None, config_file=kubeconfig).connect() as client:
+        made = await client.create(job.KIND, "default", suspended_job(f"job-{uuid.uuid4().hex[:8]}"))
+        seen = await _annotate(client, made, ours)
+        # It changes in between, as a status does all the time; then somebody adopts it.
+        await _annotate(client, made, {"another": "thing"})
+        assert await delete_owned(client, job.KIND, seen, "them") is False
+        await _annotate(client, made, {OWNER_ANNOTATION: "them"})
+        assert await delete_owned(client, job.KIND, seen, "us") is False
+        await _annotate(client, made, ours)
+        assert await delete_owned(client, job.KIND, seen, "us") is True
+        assert await delete_owned(client, job.KIND, seen, "us") is False
+
+
+async def test_what_changes_all_the_time_is_told_at_last(kubeconfig, plane):
+    async with KubeflowHook(None, config_file=kubeconfig).connect() as client:
+        made = await client.create(job.KIND, "default", suspended_job(f"job-{uuid.uuid4().hex[:8]}"))
+        plane.faults.add(made["metadata"]["name"], method="DELETE", code=409, times=ATTEMPTS)
+        with pytest.raises(KubernetesApiError, match="changes too fast"):
+            await delete_owned(client, job.KIND, made, None)
+        assert await client.find(job.KIND, "default", made["metadata"]["name"]) is not None
+
+
+async def _annotate(client, obj, annotations):
+    return await client.patch(job.KIND, "default", obj["metadata"]["name"], {"metadata": {"annotations": annotations}})
 
 
 async def test_all_pages_of_a_list_are_read(kubeconfig, monkeypatch):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
 from contextlib import nullcontext
 from datetime import timedelta
 
@@ -19,10 +18,18 @@ from airflow_llmtune.exceptions import (
     StalledError,
     WaitTimeoutError,
 )
+from airflow_llmtune.operators.claim import attempt_of
 from airflow_llmtune.resources import experiment, job
 from airflow_llmtune.resources.meta import Outcome, is_waited_for, object_name, owner_labels
 from airflow_llmtune.triggers.base import OBJECT_DELETED, STALLED, WAIT_TIMEOUT
-from tasks import LOSS, any_experiment, fine_tune, mine, raw_experiment, tune
+from tasks import LOSS, fine_tune, mine, raw_experiment, tune
+
+
+def standing(ask, run):
+    """Return the task's Experiments that are not being deleted, oldest attempt first."""
+    found, _ = ask(lambda client: client.list_all(experiment.KIND, "default", label_selector=mine(run)))
+    kept = [item for item in found if "deletionTimestamp" not in item["metadata"]]
+    return sorted(kept, key=attempt_of)
 
 
 def test_a_worker_lost_after_create_adopts_the_running_experiment(kubeconfig, run, ask):
@@ -68,30 +75,11 @@ def test_a_foreign_object_of_our_name_is_refused(kubeconfig, run, ask):
         run.complete(tune(kubeconfig))
 
 
-def test_trials_that_still_run_when_the_goal_is_reached_are_stopped(kubeconfig, run, ask, tmp_path):
-    # mkdir succeeds for exactly one of the two parallel trials; the other would run on for a minute.
-    script = "mkdir $MARK || sleep 60; " + LOSS
-    manifest = raw_experiment(script, objective={"type": "minimize", "objectiveMetricName": "loss", "goal": 0.5})
-    container = manifest["spec"]["trialTemplate"]["trialSpec"]["spec"]["template"]["spec"]["containers"][0]
-    container["env"] = [{"name": "MARK", "value": str(tmp_path / "first")}]
-    operator = any_experiment(kubeconfig, manifest)
-    result = run.complete(operator)
-    selector = f"katib.kubeflow.org/experiment={result['experiment']}"
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        trials, _ = ask(lambda client: client.list_all(experiment.TRIAL_KIND, "default", label_selector=selector))
-        if all(experiment.read_trial(trial)["finished"] for trial in trials):
-            return
-        time.sleep(0.1)
-    raise AssertionError("a trial still runs")
-
-
 def test_a_deadline_ends_the_wait_and_deletes_the_experiment(kubeconfig, run, ask):
-    operator = tune(kubeconfig, trainer_args={"nap": 60}, wait_timeout=timedelta(seconds=2))
-    with pytest.raises(WaitTimeoutError):
+    operator = tune(kubeconfig, trainer_args={"nap": 60}, timeout=timedelta(seconds=2))
+    with pytest.raises(AirflowFailException, match="did not finish before its deadline"):
         run.complete(operator)
-    found, _ = ask(lambda client: client.list_all(experiment.KIND, "default", label_selector=mine(run)))
-    assert [item for item in found if "deletionTimestamp" not in item["metadata"]] == []
+    assert standing(ask, run) == []
 
 
 def test_an_experiment_deleted_under_the_task_is_told(kubeconfig, run, ask):
@@ -128,13 +116,30 @@ def test_what_stalls_is_deleted_and_told_as_that(kubeconfig, run, ask):
     operator = tune(kubeconfig, trainer_args={"nap": 60}, stall_timeout=timedelta(seconds=3))
     with pytest.raises(StalledError, match="got no further for 3 s"):
         run.complete(operator)
-    found, _ = ask(lambda client: client.list_all(experiment.KIND, "default", label_selector=mine(run)))
-    assert [item for item in found if "deletionTimestamp" not in item["metadata"]] == []
+    assert standing(ask, run) == []
 
 
-@pytest.mark.parametrize(("action", "left"), [("delete", False), ("keep", True)])
-def test_a_kill_in_the_middle_of_a_worker_s_wait_deletes_what_the_task_created(kubeconfig, run, ask, action, left):
-    operator = tune(kubeconfig, trainer_args={"nap": 2}, deferrable=False, on_kill_action=action)
+@pytest.mark.parametrize(
+    ("state", "tries", "settings", "left"),
+    [
+        ("failed", 1, {}, False),
+        ("success", 1, {}, False),
+        ("removed", 1, {}, False),
+        ("failed", 1, {"on_kill_action": "keep"}, True),
+        # The worker is shut down; the next try adopts what runs, and there has to be one.
+        ("running", 1, {}, True),
+        ("running", 2, {}, False),
+        # A human has cleared it.
+        ("restarting", 1, {}, False),
+        ("restarting", 1, {"on_clear": "adopt"}, True),
+    ],
+)
+def test_a_kill_in_the_middle_of_a_worker_s_wait_deletes_what_nobody_comes_back_for(
+    kubeconfig, run, ask, airflow_says, state, tries, settings, left
+):
+    airflow_says(state)
+    operator = tune(kubeconfig, trainer_args={"nap": 2}, deferrable=False, **settings)
+    run.try_number = tries - 1
     # Airflow calls on_kill from its handler of SIGTERM, on the thread that waits.
     signal.signal(signal.SIGALRM, lambda *_: operator.on_kill())
     signal.setitimer(signal.ITIMER_REAL, 1.0)
@@ -144,23 +149,51 @@ def test_a_kill_in_the_middle_of_a_worker_s_wait_deletes_what_the_task_created(k
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    found, _ = ask(lambda client: client.list_all(experiment.KIND, "default", label_selector=mine(run)))
-    assert bool([item for item in found if "deletionTimestamp" not in item["metadata"]]) == left
+    assert bool(standing(ask, run)) == left
+    assert left or run.xcoms["progress"]["max_trials"] == 3
 
 
-@pytest.mark.parametrize(
-    ("error", "tries", "left"),
-    [("Trigger failure", 1, True), ("Trigger failure", 2, False), ("Trigger timeout", 1, False)],
-)
-def test_a_lost_trigger_leaves_the_object_only_to_a_retry(kubeconfig, run, ask, error, tries, left):
+def test_a_kill_whose_task_state_cannot_be_read_leaves_the_object_to_a_retry(kubeconfig, run, ask, monkeypatch):
+    operator = tune(kubeconfig, trainer_args={"nap": 30})
+    run.defer(operator)
+    operator.execute_complete = None
+    operator._begin(run.context())
+    operator.on_kill()  # There is no supervisor to ask here.
+    assert len(standing(ask, run)) == 1
+    run.try_number = 2
+    operator._begin(run.context())
+    operator.on_kill()
+    assert standing(ask, run) == []
+
+
+@pytest.mark.parametrize(("tries", "left"), [(1, True), (2, False)])
+def test_a_failed_trigger_leaves_the_object_only_to_a_retry(kubeconfig, run, ask, tries, left):
     operator = tune(kubeconfig, trainer_args={"nap": 30})
     for _ in range(tries):
         trigger = run.defer(operator)
-    with pytest.raises((TaskDeferralError, TaskDeferralTimeout)):
-        operator.resume_execution("__fail__", {"error": error}, run.context())
-    found = ask(lambda client: client.find(experiment.KIND, "default", trigger.name))
-    assert (found is not None and "deletionTimestamp" not in found["metadata"]) == left
+    with pytest.raises(TaskDeferralError):
+        operator.resume_execution("__fail__", {"error": "Trigger failure"}, run.context())
+    assert bool(standing(ask, run)) == left
     ask(lambda client: client.delete(experiment.KIND, "default", trigger.name))
+
+
+def test_a_wait_that_no_triggerer_took_up_ends_as_any_other(kubeconfig, run, ask):
+    never_told = {"next_method": "__fail__", "next_kwargs": {"error": "Trigger timeout"}}
+    operator = tune(kubeconfig)
+    trigger = run.defer(operator)
+    asyncio.run(trigger.wait())
+    # It has ended meanwhile: nothing is lost.
+    result = operator.resume_execution(**never_told, context=run.context())
+    assert result["experiment"] == trigger.name
+    run.clear()
+    operator = tune(kubeconfig, trainer_args={"nap": 60})
+    run.defer(operator)
+    with pytest.raises(WaitTimeoutError, match="no triggerer told so"):
+        operator.resume_execution(**never_told, context=run.context())
+    assert [attempt_of(item) for item in standing(ask, run)] == [1]
+    # Somebody has deleted it: what Airflow says is all there is.
+    with pytest.raises(TaskDeferralTimeout):
+        operator.resume_execution(**never_told, context=run.new_try())
 
 
 def test_changed_arguments_replace_what_still_runs_for_the_old_ones(kubeconfig, run, ask):
@@ -198,7 +231,7 @@ def test_tasks_of_one_mapped_task_have_objects_of_their_own(kubeconfig, run):
     ("changes", "named"),
     [
         ({"on_kill_action": "keep_pod"}, "on_kill_action"),
-        ({"wait_timeout": 3600}, "wait_timeout"),
+        ({"timeout": 3600}, "timeout"),
         ({"stall_timeout": timedelta()}, "stall_timeout.*above zero"),
         ({"poll_interval": 0}, "poll_interval.*above zero"),
     ],
@@ -210,12 +243,12 @@ def test_a_wrong_lifecycle_argument_is_told_before_anything_is_created(kubeconfi
     assert found == []
 
 
-def test_a_deadline_gives_airflow_a_later_one_for_a_trigger_that_never_runs(kubeconfig, run):
+def test_a_deadline_gives_airflow_a_later_one_for_a_trigger_that_never_runs(kubeconfig, run, ask):
     operator = tune(kubeconfig, trainer_args={"nap": 30}, execution_timeout=timedelta(seconds=60))
     with pytest.raises(TaskDeferred) as deferred:
         operator.execute(run.new_try())
     assert timedelta(seconds=100) < deferred.value.timeout < timedelta(seconds=200)
-    operator.on_kill()
+    ask(lambda client: client.delete(experiment.KIND, "default", deferred.value.trigger.name))
 
 
 def test_a_job_that_is_gone_before_it_finished_is_told(kubeconfig, run, ask):

@@ -33,7 +33,9 @@ def test_tuning_returns_the_typed_best_parameters(kubeconfig, run, deferrable):
         "namespace",
         "counts",
         "artifact_uri",
+        "partial",
     }
+    assert result["partial"] is False
     assert isinstance(result["parameters"]["learning_rate"], float)
     assert result["parameters"]["lora_r"] in {4, 8}
     assert result["metrics"]["eval_loss"] >= 1.0

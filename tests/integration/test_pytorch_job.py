@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
-from airflow_llmtune.exceptions import TrainingFailedError, WaitTimeoutError
+from airflow_llmtune.exceptions import TrainingFailedError
 from airflow_llmtune.operators.trainer import PyTorchJobOperator
 from airflow_llmtune.resources import pod, pytorch_job
 from tasks import mine
@@ -65,7 +65,8 @@ def test_a_crash_is_told_in_the_programs_own_words_and_a_retry_starts_another(an
         assert len(found()) == attempt
 
 
-def test_a_killed_task_leaves_neither_job_nor_pods(any_job, run, found):
+def test_a_killed_task_leaves_neither_job_nor_pods(any_job, run, found, airflow_says):
+    airflow_says("failed")
     operator = any_job("sleep 60")
     with pytest.raises(TaskDeferred):
         operator.execute(run.new_try())
@@ -77,8 +78,8 @@ def test_a_killed_task_leaves_neither_job_nor_pods(any_job, run, found):
 
 
 def test_a_deadline_ends_the_wait_and_deletes_the_job(any_job, run, found):
-    with pytest.raises(WaitTimeoutError):
-        run.complete(any_job("sleep 60", wait_timeout=timedelta(seconds=1)))
+    with pytest.raises(AirflowFailException, match="deadline"):
+        run.complete(any_job("sleep 60", timeout=timedelta(seconds=1)))
     wait_for(lambda: not found())
 
 

@@ -175,6 +175,7 @@ def test_data_that_changes_while_the_trials_run_is_not_taken_for_what_they_saw(k
         ({"model": "/no/such/model"}, ["`model`", "no such path where the task runs", "'model_version': ..."]),
         ({"model_asset": None}, ["`skip_if_unchanged`", "Asset("]),
         ({"skip_if_unchanged": "maybe"}, ["`skip_if_unchanged`='maybe'", "neither true nor false"]),
+        ({"skip_if_unchanged": "maybe", "on_kill_action": "stop"}, ["`skip_if_unchanged`", "`on_kill_action`='stop'"]),
         ({"version_options": {"dataset": "2"}}, ["`version_options.dataset`", "did you mean `dataset_version`?"]),
         (
             {"version_options": {"dataset_version": "{{ none }}"}},
@@ -187,6 +188,8 @@ def test_data_that_changes_while_the_trials_run_is_not_taken_for_what_they_saw(k
         ({"warm_start": [1]}, ["`warm_start`", "is no starting point"]),
         ({"warm_start_scale": "2"}, ["`warm_start_scale`='2'"]),
         ({"warm_start": "no-such-experiment"}, ["`warm_start`='no-such-experiment'", "in namespace default"]),
+        ({"warm_start": "no-such-experiment", "poll_interval": 0}, ["`poll_interval`=0 is not above zero"]),
+        ({"warm_start": "None", "max_trial_count": 0}, ["`warm_start`='None' is not a name", "`max_trial_count`=0"]),
     ],
 )
 def test_what_cannot_work_fails_the_task_before_anything_is_created(kubeconfig, states, sources, ask, changes, words):

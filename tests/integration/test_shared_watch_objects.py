@@ -143,7 +143,7 @@ async def test_an_object_without_our_label_is_watched_by_its_name(plane, jobs):
     (foreign,) = await jobs.create(1, prefix="foreign", labels={})
     asked = Requests(plane)
     waits = start([*ours, foreign])
-    await eventually(lambda: plane.open_streams == 2)
+    await eventually(lambda: plane.open_streams == 3)
     assert (asked["list"], asked["watch"], asked["get"]) == (2, 2, 1)
     wanted = await jobs.end([*ours, foreign])
     assert await phases(waits) == wanted
@@ -175,7 +175,7 @@ async def test_an_object_that_loses_its_label_is_followed_all_the_same(plane, jo
     waits = start(triggers)
     await watched(plane, asked)
     await settle(jobs, triggers[0].name)
-    await eventually(lambda: plane.open_streams == 2)
+    await eventually(lambda: plane.open_streams == 3)
     wanted = await jobs.end(triggers)
     assert await phases(waits) == wanted
 
@@ -195,7 +195,7 @@ async def test_a_wait_that_was_cancelled_runs_again_from_the_start(plane, jobs):
     triggers = await jobs.create(30, stall_timeout=1.0)
     for _ in range(2):
         waits = start(triggers)
-        await eventually(lambda: plane.open_streams == 1)
+        await eventually(lambda: plane.open_streams == 2)
         await cancel(waits)
     await asyncio.sleep(1.0)
     # It has got no further for as long; nobody has looked meanwhile.

@@ -14,7 +14,6 @@ from airflow.sdk.exceptions import AirflowFailException, TaskDeferred
 
 from airflow_llmtune.exceptions import (
     ExperimentFailedError,
-    KubernetesApiError,
     TrainingFailedError,
     WaitTimeoutError,
 )
@@ -177,9 +176,9 @@ def test_a_crash_that_the_runtime_repeats_is_told_when_the_wait_ends(kubeconfig,
         kubeconfig,
         trainer_args={"crash": True},
         job_options={"job_kind": "TrainJob"},
-        wait_timeout=timedelta(seconds=5),
+        timeout=timedelta(seconds=5),
     )
-    with pytest.raises(WaitTimeoutError, match="the model lies nowhere"):
+    with pytest.raises(AirflowFailException, match="the model lies nowhere"):
         run.complete(operator)
     assert found() == []
 
@@ -242,7 +241,8 @@ def test_a_retry_after_a_failure_starts_another_job(kubeconfig, run, found, jobs
         assert len(found()) == attempt
 
 
-def test_a_killed_task_leaves_neither_job_nor_pods(kubeconfig, run, found, pods, jobs):
+def test_a_killed_task_leaves_neither_job_nor_pods(kubeconfig, run, found, pods, jobs, airflow_says):
+    airflow_says("failed")
     operator = fine_tune(kubeconfig, trainer_args={"nap": 60}, job_options=jobs)
     with pytest.raises(TaskDeferred):
         operator.execute(run.new_try())
@@ -259,7 +259,7 @@ def test_a_deadline_ends_a_fine_tune(kubeconfig, run, jobs):
 
 
 def test_a_runtime_that_does_not_exist_is_named(kubeconfig, run, found):
-    with pytest.raises(KubernetesApiError, match=r'TrainingRuntime.* "none" not found'):
+    with pytest.raises(AirflowFailException, match=r'TrainingRuntime.* "none" not found'):
         run.complete(any_train_job(kubeconfig, raw_train_job("exit 0", runtime="none")))
     assert found() == []
 
@@ -267,7 +267,7 @@ def test_a_runtime_that_does_not_exist_is_named(kubeconfig, run, found):
 @pytest.mark.parametrize(("version", "field"), [("2.0", "podSpecOverrides"), ("2.1", "podTemplateOverrides")])
 def test_a_patch_for_another_version_is_refused_and_not_dropped(kubeconfig, run, found, version, field):
     options = {"job_kind": "TrainJob", "kubeflow_trainer_version": version, "service_account_name": "default"}
-    with pytest.raises(KubernetesApiError, match=f'unknown field "spec.{field}"'):
+    with pytest.raises(AirflowFailException, match=f'unknown field "spec.{field}"'):
         run.complete(fine_tune(kubeconfig, job_options=options))
     assert found() == []
 
@@ -277,7 +277,7 @@ def test_a_trial_for_another_version_is_refused_before_katib_lets_parts_of_it_dr
     kubeconfig, run, ask, version, field
 ):
     options = {"job_kind": "TrainJob", "kubeflow_trainer_version": version, "service_account_name": "default"}
-    with pytest.raises(KubernetesApiError, match=f'unknown field "spec.{field}"'):
+    with pytest.raises(AirflowFailException, match=f'unknown field "spec.{field}"'):
         run.complete(tune(kubeconfig, job_options=options))
     assert ask(lambda client: client.list_all(experiment.KIND, "default", label_selector=mine(run)))[0] == []
 

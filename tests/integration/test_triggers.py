@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 import uuid
 from types import SimpleNamespace
@@ -16,6 +17,8 @@ from airflow_llmtune.resources.meta import OWNER_ANNOTATION, Outcome
 from airflow_llmtune.triggers import base
 from airflow_llmtune.triggers.trainer import JobTrigger
 
+# Not that of the events, which meets its own.
+WATCH = "/jobs\\?.*watch=true"
 OWNER = "0f0e6c4e-9f6a-4c51-8f3b-6a8e0a3f9d10"
 
 
@@ -57,15 +60,15 @@ async def test_the_event_tells_how_the_job_ended(start, exit_code, phase):
 @pytest.mark.parametrize(
     "fault",
     [
-        {"path": "watch=true", "cut_watch": "abort", "times": 2},
-        {"path": "watch=true", "cut_watch": "end", "times": 2},
-        {"path": "watch=true", "cut_watch": "expire", "times": 2},
-        {"path": "watch=true", "code": 410, "times": 2},
-        {"path": "watch=true", "code": 500, "times": 2},
+        {"path": WATCH, "cut_watch": "abort", "times": 2},
+        {"path": WATCH, "cut_watch": "end", "times": 2},
+        {"path": WATCH, "cut_watch": "expire", "times": 2},
+        {"path": WATCH, "code": 410, "times": 2},
+        {"path": WATCH, "code": 500, "times": 2},
         {"path": "/jobs\\?", "code": 429, "retry_after": 1, "times": 2},
         {"path": "/jobs\\?", "code": 503, "times": 3},
         {"path": "/jobs\\?", "code": 401, "times": 1},
-        {"path": "watch=true", "code": 403, "times": 99},
+        {"path": WATCH, "code": 403, "times": 99},
     ],
     ids=lambda fault: f"{fault.get('code') or fault['cut_watch']}-{fault['path']}",
 )
@@ -82,7 +85,7 @@ async def test_no_fault_of_the_api_server_loses_the_end_of_a_job(plane, start, f
 
 async def test_watches_that_end_at_once_do_not_become_a_loop_of_lists(plane, start):
     trigger = await asyncio.to_thread(start, seconds=3.0)
-    plane.faults.add("watch=true", cut_watch="end", times=10_000)
+    plane.faults.add(WATCH, cut_watch="end", times=10_000)
     before = plane.requests[("list", "jobs.batch")]
     try:
         assert (await trigger.wait()).phase == "Succeeded"
@@ -98,7 +101,8 @@ async def test_a_forbidden_list_is_one_clear_outcome(plane, start):
         outcome = await trigger.wait()
     finally:
         plane.faults.clear()
-    assert outcome.reason == base.API_ERROR
+    assert outcome.reason == base.PERMISSION_DENIED
+    assert outcome.message.startswith("Asked by the triggerer: The user 'me' may not list jobs")
     assert 'User "me" cannot list resource "jobs"' in outcome.message
 
 
@@ -152,7 +156,7 @@ async def test_a_kill_deletes_only_what_the_ended_task_still_owns(
     trigger = await asyncio.to_thread(start, seconds=30, **changes)
     trigger.task_instance = SimpleNamespace(id=owner, dag_id="d", task_id="t", run_id="r", map_index=-1)
     # The state comes from Airflow's supervisor, which only a real triggerer has; tests/system runs one.
-    monkeypatch.setattr(base, "_task_state", lambda ti: _soon(state))
+    monkeypatch.setattr(base, "task_state", lambda ti: state)
     await trigger.on_kill()
     async with KubeflowHook(None, config_file=kubeconfig).connect() as client:
         left = await client.find(job.KIND, "default", trigger.name)
@@ -163,7 +167,7 @@ async def test_a_kill_deletes_only_what_the_ended_task_still_owns(
 async def test_a_kill_after_the_event_was_fired_deletes_nothing(start, monkeypatch):
     trigger = await asyncio.to_thread(start, seconds=0)
     trigger.task_instance = SimpleNamespace(id=OWNER, dag_id="d", task_id="t", run_id="r", map_index=-1)
-    monkeypatch.setattr(base, "_task_state", lambda ti: _soon("failed"))
+    monkeypatch.setattr(base, "task_state", lambda ti: "failed")
     async for _ in trigger.run():
         await trigger.on_kill()
     async with trigger.hook.connect() as client:
@@ -173,21 +177,17 @@ async def test_a_kill_after_the_event_was_fired_deletes_nothing(start, monkeypat
 async def test_a_repeated_cancel_does_not_cut_the_deletion_short(start, kubeconfig, monkeypatch):
     trigger = await asyncio.to_thread(start, seconds=30)
     trigger.task_instance = SimpleNamespace(id=OWNER, dag_id="d", task_id="t", run_id="r", map_index=-1)
-    asked = asyncio.Event()
+    asked = threading.Event()
 
-    async def slow_state(ti: Any) -> str:
+    def slow_state(ti: Any) -> str:
         asked.set()
-        await asyncio.sleep(0.3)
+        time.sleep(0.3)
         return "failed"
 
-    monkeypatch.setattr(base, "_task_state", slow_state)
+    monkeypatch.setattr(base, "task_state", slow_state)
     kill = asyncio.create_task(trigger.on_kill())
-    await asked.wait()
+    await asyncio.to_thread(asked.wait)
     kill.cancel()
     async with KubeflowHook(None, config_file=kubeconfig).connect() as client:
         while await client.find(job.KIND, "default", trigger.name) is not None:
             await asyncio.sleep(0.1)
-
-
-async def _soon(value: str) -> str:
-    return value

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from hypothesis import strategies as st
 
+from mutations import ODD_JSON, other_type, places_in
 from objects import Object, shell_job
 
 _MOST_PARAMETERS = 3
@@ -222,12 +223,6 @@ def experiments(draw: st.DrawFn, *, only_inline_jobs: bool = False) -> Object:
     }
 
 
-_ODD_VALUES: tuple[Any, ...] = (
-    *("", "ééé", "a b", "0", "nan", "1e999", "${trialParameters.lr_value}", "${trialSpec.Name}", "x" * 300),
-    *(None, True, False, 0, -1, 7, 2**63, 0.5, [], {}, [None], ["a"], [{}], {"a": 1}),
-)
-
-
 _KEPT = {
     ("maxTrialCount",),
     ("trialTemplate", "successCondition"),
@@ -237,33 +232,13 @@ _KEPT = {
 """Without a limit, with conditions that never hold or a kind that is not served, there is rightly no end."""
 
 
-def _places_in(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The way to each key and item below, however deep."""
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, inner in items:
-        yield (*path, key)
-        yield from _places_in(inner, (*path, key))
-
-
-def _other_type(value: Any) -> Any:
-    match value:
-        case str():
-            return [value]
-        case dict():
-            return list(value.values())
-        case list():
-            return {str(index): one for index, one in enumerate(value)}
-        case _:
-            return str(value)
-
-
 @st.composite
 def mutated_experiments(draw: st.DrawFn) -> Object:
     """Valid ones of which a few keys or values were changed, anyhow, but for what says when they end."""
     experiment = copy.deepcopy(draw(experiments()))
     experiment["spec"].setdefault("maxTrialCount", experiment["spec"]["parallelTrialCount"])
     for _ in range(draw(st.sampled_from((1, 1, 2)))):
-        places = [("spec", *path) for path in _places_in(experiment["spec"]) if path not in _KEPT]
+        places = [("spec", *path) for path in places_in(experiment["spec"]) if path not in _KEPT]
         deep = [path for path in places if "trialSpec" in path[:-1]]
         *way, key = draw(st.sampled_from(deep or places) | st.sampled_from(places))
         holder = experiment
@@ -271,9 +246,9 @@ def mutated_experiments(draw: st.DrawFn) -> Object:
             holder = holder[step]
         match draw(st.sampled_from(("odd", "odd", "delete", "other type"))):
             case "odd":
-                holder[key] = copy.deepcopy(draw(st.sampled_from(_ODD_VALUES)))
+                holder[key] = copy.deepcopy(draw(st.sampled_from(ODD_JSON)))
             case "delete":
                 del holder[key]
             case "other type":
-                holder[key] = _other_type(holder[key])
+                holder[key] = other_type(holder[key])
     return experiment

@@ -19,14 +19,12 @@ from demo.processes import Processes
 
 DAG_ID, TASK_ID = "waiting", "tune"
 DAGS = Path(__file__).parent.parent / "system" / "dags"
-# LocalExecutor forks the scheduler for each task: what that has imported, hundreds of tasks need not import again,
-# which costs a task more than all else. Airflow imports this file in each of its processes.
-LOCAL_SETTINGS = """\
-import airflow.dag_processing.dagbag
-import airflow.sdk.execution_time.task_runner
-import airflow_llmtune.hooks.kubeflow
-import airflow_llmtune.operators.katib
-"""
+PRELOAD = (
+    "airflow.dag_processing.dagbag",
+    "airflow.sdk.execution_time.task_runner",
+    "airflow_llmtune.hooks.kubeflow",
+    "airflow_llmtune.operators.katib",
+)
 SETTINGS = {
     "CORE__PARALLELISM": "6",
     "CORE__MAX_ACTIVE_TASKS_PER_DAG": "64",
@@ -98,12 +96,12 @@ class WaitingSite:
 
     def workers(self) -> list[str]:
         """Return the titles of all processes that work on a task; LocalExecutor writes its id there."""
-        titles = [_title(process) for process in psutil.Process().children(recursive=True)]
+        titles = [title_of(process) for process in psutil.Process().children(recursive=True)]
         return [title for title in titles if title.startswith("airflow worker -- ") and "<idle>" not in title]
 
     def triggerer(self) -> list[psutil.Process]:
         """Return its processes; the one that runs the triggers is a child of the one that was started."""
-        (service,) = [one for one in psutil.Process().children() if _title(one).endswith("airflow triggerer")]
+        (service,) = [one for one in psutil.Process().children() if title_of(one).endswith("airflow triggerer")]
         return [service, *service.children(recursive=True)]
 
     def connections(self) -> int:
@@ -147,15 +145,12 @@ def _airflow(home: Path, plane: ControlPlane) -> AirflowSite:
     kubeconfig = home / "kubeconfig.yaml"
     plane.write_kubeconfig(kubeconfig)
     connection = {"conn_type": "kubernetes", "extra": {"kube_config_path": str(kubeconfig)}}
-    site = AirflowSite(home / "airflow", DAGS, {"kubernetes_default": connection})
-    site.env |= {f"AIRFLOW__{key}": value for key, value in SETTINGS.items()}
-    config = site.home / "config"
-    config.mkdir(parents=True)
-    (config / "airflow_local_settings.py").write_text(LOCAL_SETTINGS)
-    return site
+    connections = {"kubernetes_default": connection}
+    return AirflowSite(home / "airflow", DAGS, connections, settings=SETTINGS, preload=PRELOAD)
 
 
-def _title(process: psutil.Process) -> str:
+def title_of(process: psutil.Process) -> str:
+    """Return its command line, or what it has put in place of it; nothing of one that has ended."""
     try:
         return " ".join(process.cmdline()).strip()
     except psutil.NoSuchProcess:

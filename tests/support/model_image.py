@@ -6,6 +6,8 @@ import stat
 import sys
 from pathlib import Path
 
+from trainer_image import make_image
+
 # What it serves tells what becomes of it: `broken` crashes, `hungry` takes 400 MiB, `slow` needs two seconds,
 # `endless` never comes up, `mute` answers nothing, `chatless` has no template for chats.
 SERVER = """
@@ -77,3 +79,16 @@ def make_model_image(prefix: Path) -> Path:
     script.write_text(f'#!/bin/sh\nexec {sys.executable} {prefix}/server.py "$@"\n')
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
     return prefix
+
+
+def make_training_and_serving_image(prefix: Path) -> Path:
+    """Put both stand-ins below an empty folder: as in the real image, the module's name says which one is meant."""
+    for folder in ("trainer", "server"):
+        (prefix / folder).mkdir()
+    image, server = make_image(prefix / "trainer"), make_model_image(prefix / "server")
+    program = image / "bin" / "python"
+    trainer = program.rename(program.with_name("python-trainer"))
+    choice = f'case "$*" in *llmtune_trainer.serve*) exec {server}/bin/python "$@";; esac'
+    program.write_text(f'#!/bin/sh\n{choice}\nexec {trainer} "$@"\n')
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    return image

@@ -17,6 +17,19 @@ from airflow.sdk.module_loading import import_string
 from airflow.sdk.serde import deserialize, serialize
 
 
+class StateStore:
+    """What Airflow keeps for a task instance over its tries: JSON."""
+
+    def __init__(self, kept: dict[str, Any]) -> None:
+        self._kept = kept
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self._kept.get(key, default)
+
+    def set(self, key: str, value: Any) -> None:
+        self._kept[key] = json.loads(json.dumps(value, allow_nan=False))
+
+
 @dataclass
 class Run:
     """One task instance, over all its tries."""
@@ -30,6 +43,8 @@ class Run:
     clear_number: int = 0
     ti_id: uuid.UUID = field(default_factory=uuid.uuid4)
     xcoms: dict[str, Any] = field(default_factory=dict)
+    memory: dict[str, Any] = field(default_factory=dict)
+    start_date: datetime | None = None
 
     def clear(self) -> None:
         """Move the numbers as Airflow does when a human clears the task."""
@@ -40,6 +55,7 @@ class Run:
         """Return the context of the next try: with an id of its own, as Airflow gives it."""
         self.try_number += 1
         self.ti_id = uuid.uuid4()
+        self.start_date = datetime.now(UTC)
         return self.context()
 
     def context(self) -> dict[str, Any]:
@@ -51,11 +67,11 @@ class Run:
             map_index=self.map_index,
             try_number=self.try_number,
             max_tries=self.max_tries,
-            start_date=datetime.now(UTC),
+            start_date=self.start_date,
             xcom_push=lambda key, value: self.xcoms.update({key: json.loads(json.dumps(value, allow_nan=False))}),
         )
         dag_run = SimpleNamespace(run_after=self.run_after, clear_number=self.clear_number)
-        return {"ti": ti, "dag_run": dag_run, "run_id": self.run_id}
+        return {"ti": ti, "dag_run": dag_run, "run_id": self.run_id, "task_state_store": StateStore(self.memory)}
 
     def defer(self, operator: Any) -> Any:
         """Start a try and return the trigger that it waits with."""

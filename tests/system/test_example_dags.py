@@ -9,7 +9,6 @@ from typing import Any
 import boto3
 import httpx
 import pytest
-from kubernetes import client, config
 from moto.server import ThreadedMotoServer
 
 from tests.support.airflow_site import Site, running_site, trainers, until, write_rows, write_surprising_rows
@@ -197,7 +196,7 @@ def test_several_models_are_tuned_by_mapped_tasks_and_the_best_is_trained(site):
 
 @pytest.fixture
 def bucket(site):
-    """A bucket with model and data, whose keys pods know by a Secret; returns the client of S3."""
+    """A bucket with model and data, whose keys only Airflow's connection knows; returns the client of S3."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     endpoint = "http://{}:{}".format(*server.get_host_and_port())
@@ -207,13 +206,11 @@ def bucket(site):
     for folder in ("model", "dataset"):
         for file in (site.home / folder).iterdir():
             s3.upload_file(str(file), "llm", f"{folder}/{file.name}")
-    core = client.CoreV1Api(config.new_client_from_config(str(site.cluster.kubeconfig)))
-    secret = {"id": keys["aws_access_key_id"], "secret": keys["aws_secret_access_key"], "endpoint": endpoint}
-    body = client.V1Secret(metadata=client.V1ObjectMeta(name="s3-access"), string_data=secret)
-    core.create_namespaced_secret("default", body)
+    connection = {"connection_id": "aws_default", "conn_type": "aws", "extra": json.dumps({"endpoint_url": endpoint})}
+    connection |= {"login": keys["aws_access_key_id"], "password": keys["aws_secret_access_key"]}
+    site.airflow.client.post("/connections", json=connection).raise_for_status()
     yield s3
-    core.delete_namespaced_secret("s3-access", "default")
-    core.api_client.rest_client.pool_manager.clear()
+    site.airflow.client.delete("/connections/aws_default").raise_for_status()
     s3.close()
     server.stop()
 

@@ -28,7 +28,7 @@ CUTS = 3
 IDLE_SECONDS = 10.0 if WAITS < 500 else 60.0
 # What a triggerer may ask in a minute in which nothing happens, whatever the number of waits.
 PER_MINUTE = 3
-WATCHED = ("experiments.kubeflow.org", "trials.kubeflow.org")
+WATCHED = ("experiments.kubeflow.org", "trials.kubeflow.org", "events")
 # A list and a watch of each kind. The list of the Experiments comes in pages, the first of them small.
 NEW_WATCHES = 2 * len(WATCHED) + WAITS // 100
 # What Airflow logs, with the index of the task.

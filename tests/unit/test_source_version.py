@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import threading
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,11 @@ from moto.server import ThreadedMotoServer
 from airflow_llmtune.exceptions import SourceVersionError
 from airflow_llmtune.hooks import source_version
 from airflow_llmtune.hooks.source_version import read_version
+from airflow_llmtune.resources.credentials import Credentials
 from airflow_llmtune.resources.meta import Problems
 from airflow_llmtune.resources.source import Source
+
+NONE = Credentials()
 
 
 def source(text: str, **kinds: bool) -> Source:
@@ -42,9 +46,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 def changed(folder: Path, change: Any) -> bool:
-    before = read_version("dataset", source(str(folder)))
+    before = read_version("dataset", source(str(folder)), NONE)
     change()
-    return read_version("dataset", source(f"file://{folder}")) != before
+    return read_version("dataset", source(f"file://{folder}"), NONE) != before
 
 
 def test_the_same_files_have_the_same_version_whenever_they_were_copied(folder):
@@ -79,7 +83,7 @@ def test_large_files_are_told_apart_by_size_and_time_without_reading_them(folder
 )
 def test_what_the_worker_cannot_see_has_no_version_and_no_retry_helps(text, words):
     with pytest.raises(SourceVersionError, match=words) as caught:
-        read_version("dataset", source(text))
+        read_version("dataset", source(text), NONE)
     assert not caught.value.transient
 
 
@@ -95,23 +99,27 @@ def endpoint() -> Iterator[str]:
     server.stop()
 
 
+KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "s3-SECRET"}
+
+
+def store(endpoint: str) -> Credentials:
+    return Credentials(KEYS, {"AWS_DEFAULT_REGION": "us-east-1", "AWS_ENDPOINT_URL": endpoint})
+
+
 @pytest.fixture
 def s3(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A bucket that only the connection `store` leads to."""
+    """A bucket that only the credentials of ``store`` lead to."""
     for name in ("AWS_ENDPOINT_URL", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
-    extra = {"endpoint_url": endpoint, "region_name": "us-east-1"}
-    connection = {"conn_type": "aws", "login": "test", "password": "test", "extra": extra}
-    monkeypatch.setenv("AIRFLOW_CONN_STORE", json.dumps(connection))
     keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
-    client = boto3.client("s3", **extra, **keys)
+    client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1", **keys)
     client.create_bucket(Bucket="llm")
     return client
 
 
-def test_a_prefix_changes_with_its_objects_and_not_with_its_neighbours(s3):
+def test_a_prefix_changes_with_its_objects_and_not_with_its_neighbours(s3, endpoint):
     def version(uri: str = "s3://llm/data") -> str:
-        return read_version("dataset", source(uri), aws_conn_id="store")
+        return read_version("dataset", source(uri), store(endpoint))
 
     s3.put_object(Bucket="llm", Key="data/train.jsonl", Body=b"1")
     first = version()
@@ -126,21 +134,29 @@ def test_a_prefix_changes_with_its_objects_and_not_with_its_neighbours(s3):
     assert version("s3://llm") != version()
 
 
-def test_an_endpoint_that_is_no_address_is_told_and_no_retry_helps(monkeypatch):
-    extra = {"endpoint_url": "minio:9000", "region_name": "us-east-1"}
-    monkeypatch.setenv("AIRFLOW_CONN_STORE", json.dumps({"conn_type": "aws", "extra": extra}))
-    with pytest.raises(SourceVersionError, match="S3 cannot be asked: Invalid endpoint: minio:9000") as caught:
-        read_version("dataset", source("s3://llm/data"), aws_conn_id="store")
+def test_an_endpoint_that_is_no_address_is_told_and_no_retry_helps():
+    with pytest.raises(SourceVersionError, match="S3 cannot be asked: Invalid endpoint: http:///minio:9000") as caught:
+        read_version("dataset", source("s3://llm/data"), store("http:///minio:9000"))
     assert not caught.value.transient
+
+
+def test_a_store_that_cannot_be_reached_is_told_without_the_secret_in_its_address():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and nobody listens
+        endpoint = f"http://me:s3-SECRET@127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(SourceVersionError, match=r"S3 did not tell: .*http://\*\*\*@127\.0\.0\.1") as caught:
+            read_version("dataset", source("s3://llm/data"), store(endpoint))
+    assert caught.value.transient
+    assert "s3-SECRET" not in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.parametrize(
     ("uri", "words", "transient"),
     [("s3://llm/nothing", "no object below", False), ("s3://no-such-bucket/data", "NoSuchBucket", True)],
 )
-def test_an_address_in_s3_without_data_has_no_version(s3, uri, words, transient):
+def test_an_address_in_s3_without_data_has_no_version(s3, endpoint, uri, words, transient):
     with pytest.raises(SourceVersionError, match=words) as caught:
-        read_version("dataset", source(uri), aws_conn_id="store")
+        read_version("dataset", source(uri), store(endpoint))
     assert caught.value.transient is transient
 
 
@@ -167,15 +183,14 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Credentials]:
     # The trainer's tests, in the same process, forbid the Hub before anything imports its library.
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     address = f"http://127.0.0.1:{server.server_address[1]}"
-    monkeypatch.setenv("AIRFLOW_CONN_HUB", json.dumps({"conn_type": "http", "host": address, "password": "hub-token"}))
-    yield
+    yield Credentials({"HF_TOKEN": "hub-token"}, {"HF_ENDPOINT": address})
     server.shutdown()
     server.server_close()
     thread.join()
@@ -187,28 +202,33 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 )
 def test_the_version_on_the_hub_is_its_commit(hub, argument, text, version):
     found = source(text, revision=argument == "model")
-    assert read_version(argument, found, hub_conn_id="hub") == version
+    assert read_version(argument, found, hub) == version
 
 
 def test_a_hub_that_does_not_tell_may_do_so_later(hub):
     with pytest.raises(SourceVersionError, match="the Hub did not tell") as caught:
-        read_version("dataset", source("org/unknown"), hub_conn_id="hub")
+        read_version("dataset", source("org/unknown"), hub)
     assert caught.value.transient
-    assert "hub-token" not in str(caught.value)
+
+
+def test_a_mirror_that_repeats_the_token_is_not_quoted(hub):
+    refused = Credentials({"HF_TOKEN": "hub-SECRET"}, {"HF_ENDPOINT": hub.settings["HF_ENDPOINT"] + "/hub-SECRET"})
+    with pytest.raises(SourceVersionError, match=r"the Hub did not tell: .*/\*\*\*/api") as caught:
+        read_version("model", source("org/base"), refused)
+    assert "hub-SECRET" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_a_hub_that_cannot_be_reached_may_be_later(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # and nobody listens
-        host = f"http://127.0.0.1:{taken.getsockname()[1]}"
-        monkeypatch.setenv("AIRFLOW_CONN_HUB", json.dumps({"conn_type": "http", "host": host}))
+        address = f"http://127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(SourceVersionError, match="the Hub did not tell") as caught:
-            read_version("model", source("org/base"), hub_conn_id="hub")
+            read_version("model", source("org/base"), Credentials({}, {"HF_ENDPOINT": address}))
     assert caught.value.transient
 
 
 def test_a_name_that_the_hub_cannot_know_is_told_and_no_retry_helps(hub):
     with pytest.raises(SourceVersionError, match="org/na--me") as caught:
-        read_version("model", source("org/na--me"), hub_conn_id="hub")
+        read_version("model", source("org/na--me"), hub)
     assert not caught.value.transient

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 _COMPRESS_FROM_BYTES = 128 * 1024
+# No header may hold them; halves of a character are no UTF-8.
+_CONTROL_CHARACTER = r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]"
 
 
 def dump(body: Any) -> bytes:
@@ -61,8 +64,11 @@ def json_response(
     compressed = len(raw) >= _COMPRESS_FROM_BYTES and "gzip" in request.headers.get("accept-encoding", "")
     response = (CompressedResponse if compressed else Response)(raw, code, headers, media_type)
     for warning in warnings:
+        if re.search(_CONTROL_CHARACTER, warning):
+            continue  # Kubernetes leaves such a one out as well.
         quoted = warning.replace("\\", "\\\\").replace('"', '\\"')
-        response.headers.append("warning", f'299 - "{quoted}"')
+        # Go writes UTF-8 into a header, Starlette takes each character for a byte.
+        response.headers.append("warning", f'299 - "{quoted}"'.encode().decode("latin-1"))
     return response
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 
 from airflow_llmtune.controlplane.apiserver.logs import LogOptions
 from airflow_llmtune.controlplane.clock import timestamp
@@ -23,7 +24,7 @@ from airflow_llmtune.controlplane.kubelet.live_container import LiveContainer
 from airflow_llmtune.controlplane.kubelet.logs import read
 from airflow_llmtune.controlplane.kubelet.pod_status import ContainerRecord, State, running, terminated, waiting
 from airflow_llmtune.controlplane.kubelet.probe_rules import comes_up_at_once, is_ready_at_once
-from airflow_llmtune.controlplane.kubelet.restart_backoff import backoff_seconds, go_duration, is_forgiven
+from airflow_llmtune.controlplane.kubelet.restart_backoff import Reminder, backoff_seconds, go_duration, is_forgiven
 from airflow_llmtune.controlplane.kubelet.runtime.log_file import LogFile
 from airflow_llmtune.controlplane.kubelet.runtime_client import ContainerProcess, StartError
 
@@ -50,6 +51,7 @@ class ContainerRunner:
         self._container = self._adopted
         self._forgiven = 0
         """The number of the start before which ends do not count any more."""
+        self._reminder = Reminder(context.backoff_base_seconds)
         self._function: asyncio.Task[int] | None = None
         self._stopping = asyncio.Event()
         self._starting = asyncio.Lock()
@@ -202,9 +204,10 @@ class ContainerRunner:
         await self._stopping.wait()
 
     async def _wait_for_config(self, message: str) -> None:
+        if self._reminder.is_due(message, time.monotonic()):
+            self._context.tell("Warning", "Failed", f"Error: {message}")
         if self.record.state != waiting("CreateContainerConfigError", message):
             self.record.state = waiting("CreateContainerConfigError", message)
-            self._context.tell("Warning", "Failed", f"Error: {message}")
             self._context.publish()
         await self._sleep(_CONFIG_RETRY_SECONDS)
 

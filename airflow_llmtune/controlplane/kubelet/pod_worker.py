@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from airflow_llmtune.controlplane.kubelet.container_runner import ContainerRunne
 from airflow_llmtune.controlplane.kubelet.container_setup import PodContext
 from airflow_llmtune.controlplane.kubelet.environment import LOOPBACK, ConfigError, address_of
 from airflow_llmtune.controlplane.kubelet.pod_status import ContainerRecord, Failure, phase, status, waiting
+from airflow_llmtune.controlplane.kubelet.restart_backoff import Reminder
 from airflow_llmtune.controlplane.kubelet.runtime_client import ContainerProcess, RuntimeLostError
 from airflow_llmtune.controlplane.kubelet.storage import disk_usage, excess, has_limits
 from airflow_llmtune.controlplane.kubelet.volumes import Volumes
@@ -107,13 +109,12 @@ class PodWorker:
 
     async def _prepare_volumes(self) -> bool:
         """False when the pod was stopped before everything its volumes refer to was there."""
-        complaint = ""
+        reminder = Reminder(self._context.backoff_base_seconds)
         while not self._stopping.is_set():
             try:
                 self._context.volumes = self._volumes.prepare()
             except ConfigError as error:
-                if str(error) != complaint:
-                    complaint = str(error)
+                if reminder.is_due(str(error), time.monotonic()):
                     self._context.tell("Warning", "FailedMount", f"MountVolume.SetUp failed: {error}")
                     self._context.publish()
                 await self._sleep(_VOLUME_RETRY_SECONDS)

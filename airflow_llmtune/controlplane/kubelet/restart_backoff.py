@@ -21,6 +21,27 @@ def backoff_seconds(crashes: int, base_seconds: float) -> float:
     return float(min(base_seconds * 2 ** min(crashes - 1, _MOST_DOUBLINGS), _LONGEST_SECONDS))
 
 
+class Reminder:
+    """
+    When to complain again of what has not changed: after 10 s, 20 s, … up to five minutes.
+
+    A kubelet looks again all the time, and its events come ever more seldom.
+    """
+
+    def __init__(self, base_seconds: float) -> None:
+        self._base_seconds = base_seconds
+        self._text = ""
+        self._count = 0
+        self._due = 0.0
+
+    def is_due(self, text: str, now: float) -> bool:
+        if text == self._text and now < self._due:
+            return False
+        self._count = self._count + 1 if text == self._text else 1
+        self._text, self._due = text, now + backoff_seconds(self._count, self._base_seconds)
+        return True
+
+
 def is_forgiven(state: State) -> bool:
     """Whether it ran so long that its earlier ends do not count any more."""
     ended = state["terminated"]

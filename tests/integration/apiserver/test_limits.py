@@ -103,6 +103,14 @@ def test_warnings_come_as_headers_and_refusals_as_400(served: Served) -> None:
     assert served.http.post(f"{WIDGETS}?fieldValidation=Strict", json=widget("x", colour="red")).status_code == 400
 
 
+def test_a_warning_that_no_header_can_hold_is_left_out(served: Served) -> None:
+    served.http.post(DEFINITIONS, json=definition()).raise_for_status()
+    answer = served.http.post(WIDGETS, json=widget(**{"a\nb": 1, "色": 1}))
+    assert answer.status_code == 201
+    (warning,) = (value for name, value in answer.headers.raw if name.lower() == b"warning")
+    assert warning.decode() == r'299 - "unknown field \"spec.色\""'
+
+
 def test_reviews_are_made_by_posting_them_and_health_needs_no_token(served: Served) -> None:
     url = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
     made = served.http.post(url, json={"spec": {"resourceAttributes": {"verb": "get"}}})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -9,68 +10,112 @@ from typing import Any
 
 import pytest
 
-from airflow_llmtune.operators.claim import UNUSABLE, Claim, attempt_of
-from airflow_llmtune.resources.meta import DELIVERED_ANNOTATION
+from airflow_llmtune.exceptions import StaleObjectError, SupersededError
+from airflow_llmtune.operators.claim import UNUSABLE, Claim, Policy, attempt_of, decide
+from airflow_llmtune.resources.meta import DELIVERED_ANNOTATION, TASK_ANNOTATION, Outcome
 
 MANIFEST = {"spec": {"maxTrialCount": 3}}
+EDITED = {"spec": {"maxTrialCount": 4}}
+ANOTHER_RUN = {"run_after": datetime(2026, 11, 23, tzinfo=UTC)}
+RETRY = {"id": uuid.UUID(int=2), "try_number": 2}
+CLEARED = {**RETRY, "max_tries": 3}
+RUNNING, SUCCEEDED, FAILED = Outcome("Running"), Outcome("Succeeded"), Outcome("Failed")
 
 
 def claim(**changes: Any) -> Claim:
     values = {
         "id": uuid.UUID(int=1),
         "map_index": -1,
+        "try_number": 1,
         "max_tries": 1,
         "run_after": datetime(2026, 11, 22, tzinfo=UTC),
-        "clear_number": 0,
         **changes,
     }
-    ti = SimpleNamespace(
-        id=values["id"],
-        dag_id="dag",
-        task_id="task",
-        run_id="run",
-        map_index=values["map_index"],
-        max_tries=values["max_tries"],
-    )
+    ti = SimpleNamespace(dag_id="dag", task_id="task", run_id="run", **values)
     return Claim.of({"ti": ti, "dag_run": SimpleNamespace(**values)})
 
 
 def made_by(owner: Claim, attempt: int = 1, delivered: str | None = None) -> dict[str, Any]:
     annotations = owner.annotations(MANIFEST) | ({} if delivered is None else {DELIVERED_ANNOTATION: delivered})
-    return {"metadata": {"labels": owner.labels(attempt), "annotations": annotations}}
+    return {"metadata": {"name": "it", "labels": owner.labels(attempt), "annotations": annotations}}
 
 
-def test_a_retry_asks_for_the_same_but_is_another_owner():
-    first, retry = claim(), claim(id=uuid.UUID(int=2))
-    assert retry.asked_for(made_by(first), MANIFEST)
+def test_a_retry_has_the_same_names_but_is_another_owner():
+    first, retry = claim(), claim(**RETRY)
     assert retry.name(1) == first.name(1)
+    assert retry.epoch == first.epoch
     assert not retry.owns(made_by(first))
 
 
 @pytest.mark.parametrize(
-    "changes", [{"run_after": datetime(2026, 11, 23, tzinfo=UTC)}], ids=["another run of the same name"]
+    ("changes", "outcome", "delivered", "policy", "action"),
+    [
+        # A retry, or the same try that lost the answer to its create.
+        ({}, RUNNING, None, {}, "adopt"),
+        (RETRY, RUNNING, None, {}, "adopt"),
+        (RETRY, SUCCEEDED, None, {}, "adopt"),
+        (RETRY, SUCCEEDED, claim().epoch, {}, "adopt"),
+        (RETRY, SUCCEEDED, UNUSABLE, {}, "past"),
+        (RETRY, FAILED, None, {}, "past"),
+        (RETRY, FAILED, None, {"uses_failed": True}, "adopt"),
+        (RETRY, FAILED, UNUSABLE, {"uses_failed": True}, "past"),
+        # A human cleared the task.
+        (CLEARED, RUNNING, None, {}, "replace"),
+        (CLEARED, SUCCEEDED, None, {}, "past"),
+        (CLEARED, SUCCEEDED, claim().epoch, {}, "past"),
+        (CLEARED, RUNNING, None, {"on_clear": "adopt"}, "adopt"),
+        (CLEARED, SUCCEEDED, claim().epoch, {"on_clear": "adopt"}, "adopt"),
+        (CLEARED, FAILED, None, {"on_clear": "adopt"}, "past"),
+        # A run was deleted, and another of the same name started.
+        (ANOTHER_RUN, RUNNING, None, {"on_clear": "adopt", "on_stale": "adopt"}, "replace"),
+        (ANOTHER_RUN, SUCCEEDED, None, {"on_clear": "adopt", "on_stale": "adopt"}, "past"),
+    ],
 )
-def test_what_another_run_asked_for_is_not_ours(changes):
-    assert not claim(**changes).asked_for(made_by(claim()), MANIFEST)
-
-
-def test_what_was_asked_for_before_an_edit_is_not_what_is_asked_for_now():
-    assert not claim().asked_for(made_by(claim()), {"spec": {"maxTrialCount": 4}})
+def test_a_new_try_makes_the_most_of_what_it_finds(changes, outcome, delivered, policy, action):
+    found = made_by(claim(), delivered=delivered)
+    assert decide(claim(**changes), found, outcome, MANIFEST, Policy(**policy)).action == action
 
 
 @pytest.mark.parametrize(
-    ("delivered", "changes", "usable"),
+    ("outcome", "on_stale", "action"),
     [
-        (None, {}, True),
-        (claim().epoch, {}, True),
-        (claim().epoch, {"id": uuid.UUID(int=2)}, True),
-        (claim().epoch, {"clear_number": 1}, False),
-        (claim().epoch, {"max_tries": 3}, False),
-        (UNUSABLE, {}, False),
+        (RUNNING, "restart", "replace"),
+        (SUCCEEDED, "restart", "past"),
+        (RUNNING, "adopt", "adopt"),
+        (SUCCEEDED, "adopt", "adopt"),
     ],
 )
-def test_a_result_is_returned_once_per_clear(delivered, changes, usable):
-    assert claim(**changes).may_use_result(made_by(claim(), delivered=delivered)) is usable
+def test_changed_arguments_are_dealt_with_as_the_author_wants(outcome, on_stale, action):
+    policy = Policy(on_stale=on_stale)
+    assert decide(claim(**RETRY), made_by(claim()), outcome, EDITED, policy).action == action
+
+
+def test_changed_arguments_fail_where_the_author_wants_to_know():
+    with pytest.raises(StaleObjectError, match='on_stale="restart"'):
+        decide(claim(**RETRY), made_by(claim()), RUNNING, EDITED, Policy(on_stale="fail"))
+
+
+def test_a_lost_try_that_is_found_again_takes_nothing_back():
+    with pytest.raises(SupersededError, match="belongs to try 2 of this task, and this is try 1"):
+        decide(claim(), made_by(claim(**RETRY)), RUNNING, MANIFEST, Policy())
+
+
+def test_the_tries_of_another_run_of_the_same_name_count_for_nothing():
+    assert decide(claim(**ANOTHER_RUN), made_by(claim(**RETRY)), RUNNING, MANIFEST, Policy()).action == "replace"
+
+
+def test_what_is_being_deleted_is_left_to_that():
+    found = made_by(claim())
+    found["metadata"]["deletionTimestamp"] = "2026-11-22T00:00:00Z"
+    assert decide(claim(**RETRY), found, RUNNING, MANIFEST, Policy()).action == "past"
+
+
+def test_a_clear_of_another_task_of_the_run_is_no_clear_of_this_one():
+    assert claim(clear_number=1).epoch == claim(clear_number=0).epoch
+
+
+def test_the_whole_names_of_the_task_are_on_the_object():
+    assert json.loads(claim(map_index=3).annotations(MANIFEST)[TASK_ANNOTATION]) == ["dag", "task", "run", 3]
 
 
 def test_the_attempt_is_read_from_the_label():

@@ -32,7 +32,7 @@ def deploy(**changes: Any) -> DeployLLMOperator:
     [
         (deploy(on_failure="retry"), "`on_failure`='retry' is not known"),
         (deploy(on_kill_action="delete"), "`on_kill_action`='delete' is not known"),
-        (deploy(wait_timeout=5), "`wait_timeout`=5 is no timedelta"),
+        (deploy(timeout=5), "`timeout`=5 is no timedelta"),
         (deploy(start_timeout=5), "`start_timeout`=5 is no timedelta"),
         (deploy(smoke_test={"ask": 1}), "`smoke_test.ask`=1 is not known"),
         (deploy(canary_traffic_percent=101), "`canary_traffic_percent`=101 is more than 100"),
@@ -110,7 +110,7 @@ def test_the_link_leads_to_the_model_once_it_serves() -> None:
 def test_deployments_can_be_mapped_and_stored_by_airflow() -> None:
     with DAG("dag", schedule=None) as dag:
         DeployLLMOperator.partial(task_id="deploy", model="org/base").expand(name=["a", "b"])
-        CanaryTrafficOperator(task_id="shift", name="a", percent=50, wait_timeout=timedelta(minutes=5))
+        CanaryTrafficOperator(task_id="shift", name="a", percent=50, timeout=timedelta(minutes=5))
     stored = DagSerialization.to_dict(dag)["dag"]["tasks"]
     assert sorted(task["__var"]["task_id"] for task in stored) == ["deploy", "shift"]
 

@@ -8,6 +8,7 @@ import pytest
 
 from airflow_llmtune.exceptions import InvalidSpecError
 from airflow_llmtune.resources import trial_template
+from airflow_llmtune.resources.environment import check_environments
 from airflow_llmtune.resources.meta import Problems
 from airflow_llmtune.resources.trainer_spec import RESERVED_FLAGS, TrainerSpec, read_flags
 from llmtune_trainer.settings import Settings
@@ -116,3 +117,19 @@ def test_a_reference_to_a_secret_is_passed_on() -> None:
     spec, problems = build(env={"HF_TOKEN": reference})
     assert problems.errors == []
     assert spec.env == {"HF_TOKEN": reference}
+
+
+def test_a_secret_is_found_in_any_environment_below_and_a_reference_is_none() -> None:
+    entries = [
+        {"name": "API_KEY", "value": SECRET},
+        {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}},
+        {"name": "A", "value": "1"},
+        "no entry",
+        {"value": SECRET},
+    ]
+    pod = {"containers": [{"name": "main", "env": entries}, {"name": "other", "env": {"no": "list"}}]}
+    problems = Problems()
+    check_environments("spec", {"trialTemplate": {"trialSpec": {"spec": {"template": {"spec": pod}}}}}, problems)
+    (mistake,) = map(str, problems.errors)
+    where = "spec.trialTemplate.trialSpec.spec.template.spec.containers[0].env.API_KEY"
+    assert mistake.startswith(f"`{where}`=*** looks like a secret")

@@ -70,6 +70,7 @@ def test_three_failed_trials_end_an_experiment_unless_told_otherwise(trials: int
         ({"algorithm_settings": "x"}, "algorithm_settings", "is not a mapping"),
         ({"algorithm_settings": {"random_state": [1]}}, "algorithm_settings.random_state", "is not a text"),
         ({"algorithm_settings": {"random_sate": 1}}, "algorithm_settings.random_sate", "is not known to random"),
+        ({"algorithm_settings": {"random_state": float("nan")}}, "algorithm_settings.random_state", "is not a text"),
         ({"algorithm_name": "sobol", "algorithm_settings": {"a": 1}}, "algorithm_settings.a", "not known to sobol"),
         ({"max_trial_count": 0}, "max_trial_count", "is less than 1"),
         ({"max_trial_count": "many"}, "max_trial_count", "is not a whole number"),
@@ -86,6 +87,13 @@ def test_each_mistake_is_named(changes: JSON, argument: str, rule: str) -> None:
     _, problems = build(**changes)
     assert [error.argument for error in problems.errors] == [argument], problems.errors
     assert rule in problems.errors[0].rule
+
+
+def test_a_wrong_count_hides_no_mistake_of_the_algorithm() -> None:
+    settings = {"r_l": 0, "resource_name": "depth", "gamma": 1}
+    _, problems = build(algorithm_name="hyperband", algorithm_settings=settings, parallel_trial_count="two")
+    told = [error.argument.removeprefix("algorithm_settings.") for error in problems.errors]
+    assert told == ["parallel_trial_count", "gamma", "resource_name", "r_l"]
 
 
 @pytest.mark.parametrize(

@@ -33,25 +33,18 @@ def test_a_whole_manifest_is_sound():
     ("changes", "told"),
     [
         ({"spec": None}, "has no predictor"),
+        ({"metadata": {"name": "a", "annotations": {DEPLOYMENT_MODE: []}}}, "is no pair of texts"),
+        ({"metadata": {"name": "a", "namespace": "A B"}}, "is not a namespace's name"),
         ({"spec": {"predictor": []}}, "has no predictor"),
         ({"kind": "Service"}, "is not InferenceService"),
         ({"metadata": {}}, "`metadata.name`=None is missing"),
         ({"metadata": {"name": "X"}}, "is not a name of at most"),
         ({"metadata": {"name": "chat", "annotations": {DEPLOYMENT_MODE: "Raw"}}}, "is not known"),
-        (
-            {"spec": {"predictor": {"containers": [{"env": [{"name": "API_KEY", "value": "x"}]}]}}},
-            "`spec.predictor.containers[0].env.API_KEY`=*** looks like a secret",
-        ),
     ],
 )
 def test_a_mistake_is_told(changes, told):
     (message,) = found(**changes)
     assert told in message
-
-
-def test_a_reference_to_a_secret_is_none():
-    value = {"secretKeyRef": {"name": "hub", "key": "token"}}
-    assert found(spec={"predictor": {"model": {"env": [{"name": "HF_TOKEN", "valueFrom": value}]}}}) == []
 
 
 @pytest.mark.parametrize(

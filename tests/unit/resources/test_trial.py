@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from airflow_llmtune.resources import experiment
+from airflow_llmtune.resources.trial import read_missing_metric
 
 JSON = dict[str, Any]
 ASSIGNMENTS = [{"name": "lr", "value": "0.05"}, {"name": "opt", "value": "adam"}]
@@ -69,3 +70,31 @@ def test_a_trial_is_read_into_plain_values() -> None:
 def test_a_running_trial_has_taken_no_seconds_yet() -> None:
     read = experiment.read_trial(trial(("Running", "True"), startTime="2026-11-22T09:00:00Z", completionTime=None))
     assert (read["seconds"], read["completion"]) == (None, None)
+
+
+def observed(phase: str, latest: str | None) -> JSON:
+    metrics = [] if latest is None else [{"name": "loss", "min": latest, "max": latest, "latest": latest}]
+    return trial((phase, "True"), observation={"metrics": metrics})
+
+
+@pytest.mark.parametrize(
+    ("phase", "latest", "told"),
+    [
+        (
+            "MetricsUnavailable",
+            None,
+            "no finite value of loss was found in its output: it needs a line such as loss=0.5",
+        ),
+        ("MetricsUnavailable", "unavailable", "no finite value of loss was found"),
+        # Katib's collector finds no number in "loss=nan", and calls the trial succeeded.
+        ("Succeeded", "", "the value of loss is no finite number: ''"),
+        ("Succeeded", "NaN", "the value of loss is no finite number: 'NaN'"),
+        ("Succeeded", "0.5", None),
+        ("Failed", None, None),
+        ("EarlyStopped", None, None),
+        ("Running", None, None),
+    ],
+)
+def test_a_trial_of_no_use_names_the_metric_that_it_lacks(phase: str, latest: str | None, told: str | None) -> None:
+    missing = read_missing_metric(observed(phase, latest))
+    assert missing is None if told is None else (missing is not None and missing.startswith(told))

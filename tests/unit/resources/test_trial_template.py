@@ -85,7 +85,12 @@ def env_of(job: JSON) -> JSON:
         ({"checkpoint_steps": 0}, "checkpoint_steps", "is less than 1"),
         ({"checkpoint_steps": "often"}, "checkpoint_steps", "is not a whole number"),
         ({"evaluates": True, "adapter": "adapters/of/mine"}, "adapter", "is no address"),
-        ({"trainer_args": {"x": {"a": 1}}}, "trainer_args.x", "is not a text, number"),
+        ({"trainer_args": {"x": {"a": 1}}}, "trainer_args.x", "is not a text, finite number"),
+        ({"trainer_args": {"x": float("nan")}}, "trainer_args.x", "is not a text, finite number"),
+        ({"trainer_args": {"x": 10**5000}}, "trainer_args.x", "is not a text, finite number"),
+        ({"trainer_args": {"x": ["a", "b\0"]}}, "trainer_args.x", "is not a text, finite number"),
+        ({"model": "/models/\ud800"}, "model", "is no address"),
+        ({"image": "trainer\nlatest"}, "image", "is not an image name"),
         ({"trainer_args": {"x": ["a,b", "c"]}}, "trainer_args.x", "has a comma"),
         ({"trainer_args": {"x": "${trialParameters.y}"}}, "trainer_args.x", "contains what Katib"),
         ({"trainer_args": {"x": "https://user:pw@host/x"}}, "trainer_args.x", "looks like a secret"),
@@ -94,6 +99,9 @@ def env_of(job: JSON) -> JSON:
         ({"env": "A=1"}, "env", "is not a mapping"),
         ({"env": {"A B": "1"}}, "env.A B", "is not a variable's name"),
         ({"env": {"A": None}}, "env.A", "is not a text"),
+        ({"env": {"A": "b\0"}}, "env.A", "is not a text that a process can be given"),
+        ({"env": {"A": {"secretKeyRef": {"name": 7, "key": "b"}}}}, "env.A.secretKeyRef.name", "is missing, or"),
+        ({"env": {"A": {"fieldRef": "metadata.name"}}}, "env.A.fieldRef.fieldPath", "is missing, or no text"),
         ({"env": {"PROXY": "http://me:pw@proxy:3128"}}, "env.PROXY", "looks like a secret"),
         ({"env": {"A": "-----BEGIN PRIVATE KEY-----"}}, "env.A", "looks like a secret"),
         ({"env": {"A": {"secretRef": {}}}}, "env.A", "is not exactly one of"),
@@ -103,6 +111,7 @@ def env_of(job: JSON) -> JSON:
         ({"resources": {"cpus": 1}}, "resources.cpus", "is not known"),
         ({"resources": {"cpu": "much"}}, "resources.cpu", "is not a quantity"),
         ({"resources": {"cpu": 0}}, "resources.cpu", "is not a quantity above 0"),
+        ({"resources": {"cpu": "1e400"}}, "resources.cpu", "is not a quantity above 0"),
         ({"resources": {"cpu": True}}, "resources.cpu", "is not a quantity"),
         ({"resources": {"memory": "4"}}, "resources.memory", "is less than a mebibyte"),
         ({"resources": {"memory": "4GB"}}, "resources.memory", "is not a quantity"),
@@ -120,6 +129,8 @@ def env_of(job: JSON) -> JSON:
         ({"pod_template": "x"}, "pod_template", "is not a mapping"),
         ({"pod_template": {"containers": []}}, "pod_template.containers", "is no part of a pod template"),
         ({"pod_template": {"spec": []}}, "pod_template.spec", "is not a mapping"),
+        ({"pod_template": {"spec": {"nodeSelector": {1: "a"}}}}, "pod_template.spec.nodeSelector.1", "has a name that"),
+        ({"pod_template": {"spec": {"priority": {1}}}}, "pod_template.spec.priority", "is no text, number or boolean"),
         ({"pod_template": {"spec": None}}, "pod_template.spec", "is not a mapping"),
         ({"pod_template": {"metadata": "x"}}, "pod_template.metadata", "is not a mapping"),
         ({"pod_template": {"metadata": {"labels": ["x"]}}}, "pod_template.metadata.labels", "is not a mapping"),
@@ -150,6 +161,16 @@ def test_mistakes_of_trainer_and_search_come_in_one_error() -> None:
         problems.raise_if_any("Task tune")
     for part in ("`model`", "`resources.cpu`", "is also fixed, at '8'", "is set by the operator", "write lr"):
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("argument", ["image", "model", "dataset", "output_uri", "env.A"])
+def test_what_katib_would_replace_in_a_trial_is_a_mistake_there_only(argument: str) -> None:
+    text = "/${trialParameters.x}"
+    changes = {"env": {"A": text}} if argument == "env.A" else {argument: text}
+    with pytest.raises(InvalidSpecError, match="has 1 mistake:") as caught:
+        template(**changes)
+    assert [error.argument for error in caught.value.errors] == [argument]
+    assert training({}, **changes)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +260,8 @@ def test_a_claim_is_mounted_once_and_writable_only_for_the_output() -> None:
     ]
     assert container_of(job)["volumeMounts"] == [
         {"name": "claim-0", "mountPath": "/mnt/models", "readOnly": True},
-        {"name": "claim-1", "mountPath": "/mnt/work", "readOnly": False},
+        # Katib compares a trial's Job with its own form of it, which leaves out what is the default.
+        {"name": "claim-1", "mountPath": "/mnt/work"},
     ]
     assert "--output_dir=/mnt/work/out" in container_of(job)["args"]
 
@@ -276,19 +298,20 @@ def test_values_become_the_texts_that_the_trainer_casts() -> None:
         "--a=true", "--b=1e-05", "--c=3", "--d=q_proj,v_proj", "--f=all-linear", "--learning_rate=0.5",
         "--packing=false",
     ]  # fmt: skip
-    assert env_of(job)["LLMTUNE_G"] == ""
+    assert env_of(job)["LLMTUNE_G"] is None
 
 
 @pytest.mark.parametrize("text", ["two words", "a'b", 'a"b', "a;b", "$HOME", "a|b", "*", "", "ü", "<|end|>", "~", "#"])
 def test_a_value_that_a_shell_would_change_goes_by_the_environment(text: str) -> None:
     job = training({"sample_prompt": text})
     assert not any(arg.startswith("--sample_prompt") for arg in container_of(job)["args"])
-    assert env_of(job)["LLMTUNE_SAMPLE_PROMPT"] == text.replace("$", "$$")
+    # Without a value it is empty; Katib refuses a trial in which the empty text is written.
+    assert env_of(job)["LLMTUNE_SAMPLE_PROMPT"] == (text.replace("$", "$$") or None)
 
 
-def expand(text: str) -> str:
-    """What Kubernetes makes of a value: `$$` stands for `$`; no reference resolves here."""
-    return text.replace("$$", "$")
+def expand(text: str | None) -> str:
+    """What Kubernetes makes of a value: `$$` stands for `$`, none for an empty one; no reference resolves here."""
+    return (text or "").replace("$$", "$")
 
 
 printable = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), max_size=30)

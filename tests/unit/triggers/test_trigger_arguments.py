@@ -32,6 +32,8 @@ WAITING = {
     "api_retry_timeout": 7.0,
     "deadline": 1_760_000_600.25,
     "stall_timeout": 60.0,
+    "startup_timeout": None,
+    "on_stall": "warn",
     "on_kill_action": "keep",
 }
 kinds = pytest.mark.parametrize(("kind", "least"), KINDS, ids=lambda value: getattr(value, "__name__", ""))

@@ -198,6 +198,8 @@ async def test_a_missing_secret_holds_the_container_until_it_is_there(node: Node
     pod = await node.until(lambda pod: pod["status"].get("containerStatuses"))
     waiting = pod["status"]["containerStatuses"][0]["state"]["waiting"]
     assert waiting == {"reason": "CreateContainerConfigError", "message": 'secret "late" not found'}
+    (said,) = [one for one in node.registry.list(EVENT, "default")[0] if one["type"] == "Warning"]
+    assert (said["reason"], said["message"]) == ("Failed", 'Error: secret "late" not found')
     data = {"k": base64.b64encode(b"now").decode()}
     node.registry.create(SECRET, {"metadata": {"name": "late"}, "data": data}, "default")
     await node.end()

@@ -9,7 +9,12 @@ import pytest
 
 from airflow_llmtune.controlplane.apiserver.kinds import POD
 from airflow_llmtune.controlplane.apiserver.registry import Registry
-from airflow_llmtune.controlplane.kubelet.restart_backoff import backoff_seconds, go_duration, is_forgiven
+from airflow_llmtune.controlplane.kubelet.restart_backoff import (
+    Reminder,
+    backoff_seconds,
+    go_duration,
+    is_forgiven,
+)
 from nodes import Node, node_kubelet, running
 from objects import Object
 
@@ -32,6 +37,15 @@ def test_a_container_that_ran_for_long_begins_anew(end: str, is_long: bool) -> N
 )
 def test_waits_are_told_as_go_does(seconds: float, text: str) -> None:
     assert go_duration(seconds) == text
+
+
+def test_what_does_not_change_is_said_again_ever_more_seldom() -> None:
+    reminder = Reminder(10.0)
+    said = [second for second in range(1000) if reminder.is_due("a", float(second))]
+    assert said == [0, 10, 30, 70, 150, 310, 610, 910]
+    assert reminder.is_due("b", 1000.0)
+    assert not reminder.is_due("b", 1009.0)
+    assert reminder.is_due("b", 1010.0)
 
 
 def container_status(pod: Object) -> Object:
