@@ -29,7 +29,25 @@ def get_provider_info() -> dict[str, Any]:
                 "tags": ["service"],
             }
         ],
-        "operators": modules("operators", "katib", "kserve", "promotion", "trainer"),
+        "operators": modules("operators", "katib", "kserve", "promotion", "sweep", "trainer"),
         "hooks": modules("hooks", "kubeflow"),
         "triggers": modules("triggers", "katib", "kserve", "trainer"),
+        "config": {
+            "llmtune": {
+                "description": "Tuning, training and deployment of LLMs on Kubeflow.",
+                "options": {
+                    "site": {
+                        "description": (
+                            "What tells this Airflow from any other that uses the same Kubernetes namespace. It is "
+                            "written on each object; SweepOrphansOperator deletes only those of its own site. "
+                            "Default: `[api] base_url`."
+                        ),
+                        "version_added": "0.1.0",
+                        "type": "string",
+                        "example": "production",
+                        "default": None,
+                    },
+                },
+            },
+        },
     }
