@@ -11,7 +11,7 @@ INPUTS := pyproject.toml trainer/pyproject.toml constraints.txt
 INTEROP := .interop
 CLIENTS := $(INTEROP)/katib/.installed $(INTEROP)/kubeflow/.installed $(INTEROP)/kubectl/bin/kubectl
 
-.PHONY: install demo test test-waiting check interop bench-controlplane bench-retuning bench-waiting replay docs build clean
+.PHONY: install demo test test-waiting chaos fuzz check interop bench-controlplane bench-retuning bench-waiting replay docs build clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)  ## make the virtual environment with everything pinned
@@ -49,6 +49,12 @@ $(INTEROP)/kubectl/bin/kubectl: tests/interop/unpack_kubectl.py $(INTEROP)/kubec
 test-waiting: $(STAMP)  ## 500 tasks wait in one real triggerer; the requests that the API server counted, as JSON
 	WAITS=$(or $(WAITS),500) $(BIN)/python -m pytest -s tests/system/test_waiting.py
 
+chaos: $(STAMP)  ## everything dies, hangs or is restarted under a real Airflow on PostgreSQL; the table of it all
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "chaos or not chaos" --chaos-table docs/reference/chaos.md tests/chaos
+
+fuzz: $(STAMP)  ## 27,000 tasks with random arguments against the control plane: what it took, and what was refused
+	$(BIN)/python -m pytest -n 2 --hypothesis-profile=many --timeout 1800 tests/fuzz
+
 interop: $(STAMP) $(CLIENTS)  ## real clients, unmodified: Katib's and Kubeflow's SDKs, kubectl
 	$(BIN)/python -m pytest tests/interop tests/integration/test_kubectl.py
 
@@ -66,6 +72,7 @@ replay: $(STAMP)  ## a day of Experiments in a row; REPLAY='--experiments 10' fo
 
 docs: $(STAMP)  ## the generated pages
 	$(BIN)/python -m docs.generate_compatibility
+	$(BIN)/python -m docs.generate_outcomes
 
 build: $(STAMP)  ## the wheel
 	$(BIN)/python -m pip wheel --no-deps -w dist .

@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from demo.processes import Processes, ServiceError
 
 USER = "admin"
 START_SECONDS = 240.0
-SERVICES = ("api-server", "scheduler", "dag-processor", "triggerer")
+SERVICES: dict[str, Sequence[str]] = {
+    name: [name] for name in ("api-server", "scheduler", "dag-processor", "triggerer")
+}
 
 JSON = dict[str, Any]
 
@@ -31,14 +33,29 @@ class AirflowSite:
     :param home: an empty or missing directory; becomes ``AIRFLOW_HOME``.
     :param dags_folder: where the DAGs are.
     :param connections: Airflow connections by their id, as JSON; they may hold secrets.
+    :param settings: further settings, such as ``CORE__PARALLELISM``; they go before this class' own.
+    :param services: what to start, by name: the arguments of ``airflow``.
+    :param preload: modules that each process of Airflow imports as it starts. LocalExecutor forks the scheduler for
+        each task: what that has imported, no task imports again, which costs a task more than all else.
     """
 
-    def __init__(self, home: Path, dags_folder: Path, connections: Mapping[str, JSON]) -> None:
+    def __init__(
+        self,
+        home: Path,
+        dags_folder: Path,
+        connections: Mapping[str, JSON],
+        *,
+        settings: Mapping[str, str] | None = None,
+        services: Mapping[str, Sequence[str]] = SERVICES,
+        preload: Sequence[str] = (),
+    ) -> None:
         self.home = home
+        self.services = services
+        self.preload = preload
         self.password = secrets.token_urlsafe(12)
         self.port, worker_logs, trigger_logs = _free_ports(3)
         self.url = f"http://127.0.0.1:{self.port}"
-        settings = {
+        own = {
             "CORE__DAGS_FOLDER": str(dags_folder),
             "CORE__LOAD_EXAMPLES": "False",
             "CORE__EXECUTOR": "LocalExecutor",
@@ -66,7 +83,7 @@ class AirflowSite:
         }
         self.env = {
             **{key: value for key, value in os.environ.items() if not key.startswith("AIRFLOW")},
-            **{f"AIRFLOW__{key}": value for key, value in settings.items()},
+            **{f"AIRFLOW__{key}": value for key, value in (own | dict(settings or {})).items()},
             "AIRFLOW_HOME": str(home),
             **{f"AIRFLOW_CONN_{name.upper()}": json.dumps(connection) for name, connection in connections.items()},
             "PYTHONUNBUFFERED": "1",
@@ -83,12 +100,17 @@ class AirflowSite:
         passwords = self.home / "passwords.json"
         passwords.touch(mode=0o600)
         passwords.write_text(json.dumps({USER: self.password}))
+        if self.preload:
+            self._write_local_settings()
         airflow = str(Path(sys.executable).with_name("airflow"))
         processes.run("airflow-db-migrate", [airflow, "db", "migrate"], self.env)
-        for service in SERVICES:
-            processes.start(f"airflow-{service}", [airflow, service], self.env)
-        _wait(self._is_healthy, "Airflow's services did not become healthy", processes)
+        for name, arguments in self.services.items():
+            processes.start(f"airflow-{name}", [airflow, *arguments], self.env)
+        self.wait_until_healthy(processes)
         self._client = httpx.Client(base_url=f"{self.url}/api/v2", headers=self._login(), timeout=30)
+
+    def wait_until_healthy(self, processes: Processes) -> None:
+        _wait(self._is_healthy, "Airflow's services did not become healthy", processes)
 
     def wait_for_dag(self, dag_id: str, processes: Processes) -> None:
         """Wait until the dag-processor has read the DAG; a DAG that cannot be imported is an error at once."""
@@ -100,10 +122,11 @@ class AirflowSite:
 
         _wait(known, f"The DAG {dag_id} did not appear", processes)
 
-    def trigger(self, dag_id: str, conf: JSON) -> str:
+    def trigger(self, dag_id: str, conf: JSON, run_id: str | None = None) -> str:
         """Start a run, also of a DAG that is paused, and return its id."""
         self.client.patch(f"/dags/{dag_id}", json={"is_paused": False}).raise_for_status()
-        response = self.client.post(f"/dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": conf})
+        body = {"logical_date": None, "conf": conf, "dag_run_id": run_id}
+        response = self.client.post(f"/dags/{dag_id}/dagRuns", json=body)
         response.raise_for_status()
         return str(response.json()["dag_run_id"])
 
@@ -133,6 +156,12 @@ class AirflowSite:
         response.raise_for_status()
         result: JSON = response.json()
         return result
+
+    def _write_local_settings(self) -> None:
+        # Airflow imports this file in each of its processes.
+        folder = self.home / "config"
+        folder.mkdir(exist_ok=True)
+        (folder / "airflow_local_settings.py").write_text("".join(f"import {module}\n" for module in self.preload))
 
     def _login(self) -> dict[str, str]:
         response = httpx.post(f"{self.url}/auth/token", json={"username": USER, "password": self.password}, timeout=30)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -34,6 +35,7 @@ class Processes:
     def __init__(self, log_dir: Path) -> None:
         self.log_dir = log_dir
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._starts: dict[str, tuple[Sequence[str], Mapping[str, str], str | None]] = {}
 
     def __enter__(self) -> Self:
         self.log_dir.mkdir(parents=True, exist_ok=True)
@@ -46,7 +48,18 @@ class Processes:
     ) -> None:
         self.stop()
 
-    def start(self, name: str, command: Sequence[str], env: Mapping[str, str]) -> None:
+    def start(self, name: str, command: Sequence[str], env: Mapping[str, str], user: str | None = None) -> None:
+        """
+        Start a service.
+
+        :param user: run it as this user of the machine; only root may.
+        """
+        self._starts[name] = command, env, user
+        self.restart(name)
+
+    def restart(self, name: str) -> None:
+        """Start a service that has ended, just as it was started first."""
+        command, env, user = self._starts[name]
         with self.log_path(name).open("ab") as log:
             self._running[name] = subprocess.Popen(
                 command,
@@ -55,19 +68,33 @@ class Processes:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                user=user,
+                group=None if user is None else pwd.getpwnam(user).pw_gid,
+                extra_groups=None if user is None else (),
             )
 
-    def run(self, name: str, command: Sequence[str], env: Mapping[str, str]) -> None:
+    def run(self, name: str, command: Sequence[str], env: Mapping[str, str], user: str | None = None) -> None:
         """
         Run a command to its end.
 
         :raises ServiceError: it failed; with the last lines that it printed.
         """
-        self.start(name, command, env)
+        self.start(name, command, env, user)
         code = self._running[name].wait()
         if code != 0:
             raise ServiceError(self._ended(name, code))
         del self._running[name]
+
+    def family(self, name: str) -> list[psutil.Process]:
+        """Return the service's own process, and all that it has started; none of a service that was let go."""
+        if name not in self._running:
+            return []
+        service = psutil.Process(self._running[name].pid)
+        return [service, *service.children(recursive=True)]
+
+    def let_go(self, name: str) -> subprocess.Popen[bytes]:
+        """Return the service's process, which may end from now on without being missed."""
+        return self._running.pop(name)
 
     def check(self) -> None:
         """
