@@ -61,8 +61,8 @@ def experiments(namespace: str, count: int) -> Iterator[Object]:
     manifest = operator.build_manifest(problems)
     assert not problems.errors, problems.errors
     for index in range(count):
-        claim = Claim((DAG_ID, TASK_ID, RUN_ID, index), str(uuid.uuid4()), 1, RUN_ID, RUN_ID)
-        yield with_metadata(manifest, claim.name(1), namespace, claim.labels(1), claim.annotations(manifest))
+        claim = Claim((DAG_ID, TASK_ID, RUN_ID, index), str(uuid.uuid4()), True, RUN_ID)
+        yield with_metadata(manifest, claim.name(1), namespace, claim.labels(1), claim.annotations("0123456789abcdef"))
 
 
 def jobs(namespace: str, count: int) -> Iterator[Object]:

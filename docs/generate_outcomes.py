@@ -41,10 +41,15 @@ in brackets. Then whatever else happens to a task; where an argument decides, it
 it is the default."""
 
 _ABOUT_GAPS = """\
-Two gaps are Airflow's own. A task that is ended in the second or two between its deferral and the start of its trigger
-is told to nobody: its Experiment runs on to its own end, unless `dags/sweep_orphans.py` finds it before. And where a
-wait is that short, the scheduler may hear of its end before it hears that the worker is done, and takes the task for
-lost; a new try returns the result, so every task that waits should have `retries`."""
+The last try deletes what runs when it fails, unless `on_kill_action="keep"`. Four gaps are Airflow's own:
+
+* A task that is ended in the second or two between its deferral and the start of its trigger is told to nobody: its
+  Experiment runs on to its own end, unless `dags/sweep_orphans.py` finds it before.
+* Where a wait is that short, the scheduler may hear of its end before it hears that the worker is done, and takes the
+  task for lost; a new try returns the result. While the api-server is away, each worker that cannot reach it costs a
+  try. So every task that waits should have `retries`, and these with their delay should last longer than an outage.
+* A task that is cleared while it waits deletes its Experiment when its next try starts; until then it runs on.
+* A task that is cleared in the seconds in which its worker reads a finished Experiment returns that result again."""
 
 _ABOUT_EXCEPTIONS = """\
 All are in `airflow_llmtune.exceptions`, indented below what they derive from."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,6 +15,7 @@ from airflow_llmtune.exceptions import (
     KubernetesApiError,
     LLMTuneError,
     OutcomeError,
+    OwnershipError,
     StalledError,
     WaitTimeoutError,
 )
@@ -110,10 +112,17 @@ class KubeflowOperator(OwningOperator):
 
     def execute(self, context: Context) -> JSON:
         claim = self._begin(context)
+        with self._leaving_nothing(claim):
+            return self._start(context, claim)
+
+    def _start(self, context: Context, claim: Claim) -> JSON:
         manifest = self._checked_manifest()
         memory = self._memory(context, claim)
-        if (kept := memory.result(None if self.on_stale == "adopt" else fingerprint_of(manifest))) is not None:
+        fingerprint = None if self.on_stale == "adopt" else fingerprint_of(self.asked_for(manifest))
+        if (kept := memory.result(fingerprint)) is not None:
             self.log.info("The result of an earlier try is returned: Airflow did not store it")
+            # That try may have died before it deleted what the result is of.
+            asyncio.run(self._clear_away(claim, kept))
             return self._return(context, kept)
         deadline = self._deadline(memory.first_start(context["ti"].start_date) if self.timeout else None, context)
         obj: JSON = asyncio.run(self._create_or_adopt(claim, manifest, deadline))
@@ -126,6 +135,10 @@ class KubeflowOperator(OwningOperator):
     def execute_complete(self, context: Context, event: JSON) -> JSON:
         """Read the finished object; runs in a worker again after the trigger has fired."""
         claim = self._begin(context)
+        with self._leaving_nothing(claim):
+            return self._return(context, self._complete(context, event, claim))
+
+    def _complete(self, context: Context, event: JSON, claim: Claim) -> JSON:
         try:
             finished: Finished = asyncio.run(self._finish(event, claim))
         except WaitTimeoutError as error:
@@ -138,8 +151,26 @@ class KubeflowOperator(OwningOperator):
             fingerprint = path(finished.obj, "metadata", "annotations", FINGERPRINT_ANNOTATION)
             is_kept = self._memory(context, claim).keep(finished.result, fingerprint)
             if finished.running or is_kept:
-                asyncio.run(self._clear_away(claim, finished.obj))
-        return self._return(context, finished.result)
+                asyncio.run(self._clear_away(claim, finished.result))
+        return finished.result
+
+    @contextmanager
+    def _leaving_nothing(self, claim: Claim) -> Iterator[None]:
+        """Stop what still runs when there is no other try: nobody comes back for it."""
+        try:
+            yield
+        except (OutcomeError, OwnershipError):
+            raise  # What has ended costs nothing, and what is another's is left alone.
+        except (LLMTuneError, AirflowFailException) as error:
+            if self.on_kill_action == "delete" and (self._is_last_try or isinstance(error, AirflowFailException)):
+                self._stop_all(claim)
+            raise
+
+    def _stop_all(self, claim: Claim) -> None:
+        try:
+            asyncio.run(self._abandon(claim, claim.answers_for))
+        except Exception as error:  # noqa: BLE001 (it must not hide why the task fails)
+            self.log.warning("What this task began could not be stopped: %s", error)
 
     def resume_execution(self, next_method: str, next_kwargs: JSON | None, context: Context) -> Any:
         """Go on as after the trigger's own event when Airflow tells that it never came: the object may have ended."""
@@ -153,7 +184,8 @@ class KubeflowOperator(OwningOperator):
         from airflow_llmtune.triggers.base import WAIT_TIMEOUT
 
         async with self.hook.connect() as client:
-            found = await self._find_owned(client, claim)
+            made = await self._find_made(client, await self._find_namespace(), claim)
+        found = [obj for obj in made if claim.owns(obj)]
         if not found:
             return None
         metadata = found[-1]["metadata"]
@@ -189,8 +221,12 @@ class KubeflowOperator(OwningOperator):
         if self.namespace and given and given != self.namespace:
             rule = f"is not the manifest's own, {given!r}"
             problems.add("namespace", self.namespace, rule, "leave one of the two out")
+        self._check_together(manifest, problems)
         self._raise_problems(problems)
         return manifest
+
+    def _check_together(self, manifest: JSON, problems: Problems) -> None:
+        """Note which arguments do not fit to the manifest that the others made."""
 
     def _check_waiting(self, problems: Problems) -> None:
         super()._check_waiting(problems)
@@ -220,7 +256,7 @@ class KubeflowOperator(OwningOperator):
 
         outcome = Outcome.from_event(event)
         if outcome.reason in API_ERRORS:
-            raise await self._lose_sight(outcome, claim)
+            raise API_ERRORS[outcome.reason](outcome.message, reason=outcome.reason)
         async with self.hook.connect() as client:
             obj, outcome = await self._read_again(client, event, outcome)
             where = f"{self.kind.kind} {event['name']} in namespace {event['namespace']}"
@@ -235,17 +271,8 @@ class KubeflowOperator(OwningOperator):
                 )
             await self.wrap_up(client, obj)
             if outcome.reason in GIVEN_UP:
-                return await self._give_up(client, outcome, obj, claim)
+                return await self._give_up(client, outcome, obj)
             return Finished(await self._read_ended(client, outcome, obj, claim), obj)
-
-    async def _lose_sight(self, outcome: Outcome, claim: Claim) -> KubernetesApiError:
-        """Build the error of a wait that could not ask; who comes back for the object is the next try."""
-        from airflow_llmtune.triggers.base import API_ERRORS
-
-        if self._is_last_try and self.on_kill_action == "delete":
-            with suppress(LLMTuneError):  # It may be reached by now.
-                await self.abandon(claim)
-        return API_ERRORS[outcome.reason](outcome.message, reason=outcome.reason)
 
     async def _read_again(self, client: KubeflowClient, event: JSON, outcome: Outcome) -> tuple[JSON | None, Outcome]:
         """Return the object as it is now; one that ended between the event and now has its own outcome."""
@@ -271,9 +298,10 @@ class KubeflowOperator(OwningOperator):
             with suppress(KubernetesApiError):  # It must not hide why the object failed.
                 await self._deliver(client, obj, UNUSABLE)
                 if self.on_finish_action == "delete":
-                    await self._remove(client, obj, claim.owner, "it has failed")
+                    await self._remove(client, obj, "it has failed")
             raise
-        await self._deliver(client, obj, claim.epoch)
+        with suppress(KubernetesApiError):  # The result is at hand; without the mark a retry finds it as well.
+            await self._deliver(client, obj, claim.epoch)
         return result
 
     async def _deliver(self, client: KubeflowClient, obj: JSON, epoch: str) -> None:
@@ -282,14 +310,14 @@ class KubeflowOperator(OwningOperator):
         patch = {"metadata": {"annotations": {DELIVERED_ANNOTATION: epoch}, "labels": {SETTLED_LABEL: "true"}}}
         await client.patch(self.kind, metadata["namespace"], metadata["name"], patch)
 
-    async def _give_up(self, client: KubeflowClient, outcome: Outcome, obj: JSON, claim: Claim) -> Finished:
+    async def _give_up(self, client: KubeflowClient, outcome: Outcome, obj: JSON) -> Finished:
         """Take what an object that still runs has found so far, or stop it and say why."""
         result = await self.rescue(client, obj, outcome)
         if result is not None:
             return Finished(result, obj, running=True)
         reasons = await self.read_reasons(client, obj)
         if self.on_kill_action == "delete":
-            await self._remove(client, obj, claim.owner, "the task gives up")
+            await self._remove(client, obj, "the task gives up")
         raise self._given_up(outcome, "\n  ".join([outcome.message, *reasons]))
 
     def _given_up(self, outcome: Outcome, message: str) -> LLMTuneError:
@@ -305,13 +333,16 @@ class KubeflowOperator(OwningOperator):
         succeeded = self.read_outcome(finished.obj).phase == "Succeeded"
         return self.on_finish_action == "delete" or (self.on_finish_action == "delete_succeeded" and succeeded)
 
-    async def _clear_away(self, claim: Claim, obj: JSON) -> None:
+    async def _clear_away(self, claim: Claim, result: JSON) -> None:
+        """Delete what the result is of; what is left over costs less than a task that fails for it."""
         try:
             async with self.hook.connect() as client:
-                await self._remove(client, obj, claim.owner, "its result is kept by Airflow")
-        except KubernetesApiError as error:
-            # The result is there; what is left over costs less than a task that fails for it.
-            self.log.warning("%s %s could not be deleted: %s", self.kind.kind, obj["metadata"]["name"], error)
+                for obj in await self._find_made(client, await self._find_namespace(), claim):
+                    claim.check_not_superseded(obj)
+                    if self._goes(Finished(result, obj, running=not self.read_outcome(obj).finished)):
+                        await self._remove(client, obj, "its result is kept by Airflow")
+        except LLMTuneError as error:
+            self.log.warning("%s of this task could not be deleted: %s", self.kind.kind, error)
 
 
 def _seconds(duration: timedelta | None) -> float | None:

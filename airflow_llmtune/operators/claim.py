@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
@@ -15,7 +16,6 @@ from airflow_llmtune.resources.meta import (
     FINGERPRINT_ANNOTATION,
     OWNER_ANNOTATION,
     TASK_ANNOTATION,
-    TRY_ANNOTATION,
     Outcome,
     identity_selector,
     object_name,
@@ -39,27 +39,24 @@ class Claim(NamedTuple):
     """
     One try of a task instance, as far as its objects are concerned.
 
-    ``owner`` is the try itself. ``epoch`` names the time between two clears of this task by a human: a retry leaves
-    it as it is, a clear moves ``max_tries`` beyond all tries so far, and another run of the same name has another one.
-    The run's ``clear_number`` is no part of it: it also moves when another task of the run is cleared.
+    ``owner`` is the try itself, by Airflow's id, which begins with the time at which the try was made. ``epoch`` names
+    the time between two clears of this task by a human: a retry leaves it as it is, a clear moves ``max_tries`` beyond
+    all tries so far. The run's ``clear_number`` is no part of it: it moves when any task of the run is cleared.
     """
 
     who: tuple[str, str, str, int]
     owner: str
-    try_number: int
-    run: str
+    is_first: bool
     epoch: str
 
     @classmethod
     def of(cls, context: Context) -> Self:
         ti = context["ti"]
-        run = context["dag_run"].run_after.isoformat()
         return cls(
             who=(ti.dag_id, ti.task_id, ti.run_id, -1 if ti.map_index is None else ti.map_index),
             owner=str(ti.id),
-            try_number=ti.try_number,
-            run=run,
-            epoch=f"{run}/{ti.max_tries}",
+            is_first=ti.try_number == 1,
+            epoch=f"{context['dag_run'].run_after.isoformat()}/{ti.max_tries}",
         )
 
     @property
@@ -75,17 +72,23 @@ class Claim(NamedTuple):
     @property
     def ownership(self) -> dict[str, str]:
         """The annotations that an adopting try writes anew."""
-        return {OWNER_ANNOTATION: self.owner, TRY_ANNOTATION: str(self.try_number), EPOCH_ANNOTATION: self.epoch}
+        return {OWNER_ANNOTATION: self.owner, EPOCH_ANNOTATION: self.epoch}
 
-    def annotations(self, manifest: JSON) -> dict[str, str]:
-        asked_for = {FINGERPRINT_ANNOTATION: fingerprint_of(manifest), TASK_ANNOTATION: json.dumps(self.who)}
-        return {**self.ownership, **asked_for}
+    def annotations(self, fingerprint: str) -> dict[str, str]:
+        return {**self.ownership, FINGERPRINT_ANNOTATION: fingerprint, TASK_ANNOTATION: json.dumps(self.who)}
+
+    def made(self, obj: JSON) -> bool:
+        """Tell whether some try of this task made it; somebody's copy has all of its labels, but not its name."""
+        number = path(obj, "metadata", "labels", ATTEMPT_LABEL) or ""
+        return number.isdecimal() and bool(obj["metadata"]["name"] == self.name(int(number)))
 
     def owns(self, obj: JSON) -> bool:
         return _annotation(obj, OWNER_ANNOTATION) == self.owner
 
-    def is_of_this_run(self, epoch: str | None) -> bool:
-        return (epoch or "").rpartition("/")[0] == self.run
+    def answers_for(self, obj: JSON) -> bool:
+        """Tell whether this try is the one to decide what becomes of an object of this or an earlier one."""
+        is_older = not self.is_first and _made_at(_annotation(obj, OWNER_ANNOTATION)) < _made_at(self.owner)
+        return self.owns(obj) or is_older
 
     def check_not_superseded(self, obj: JSON) -> None:
         """
@@ -93,11 +96,10 @@ class Claim(NamedTuple):
 
         :raises SupersededError: one has.
         """
-        number = int(_annotation(obj, TRY_ANNOTATION) or 0)
-        if self.is_of_this_run(_annotation(obj, EPOCH_ANNOTATION)) and number > self.try_number:
+        if _made_at(_annotation(obj, OWNER_ANNOTATION)) > _made_at(self.owner):
             raise SupersededError(
-                f"{obj['metadata']['name']} belongs to try {number} of this task, and this is try {self.try_number}, "
-                f"which Airflow had given up. It is left as it is"
+                f"{obj['metadata']['name']} belongs to a newer try of this task; Airflow had given this one up. It is "
+                f"left as it is"
             )
 
 
@@ -120,7 +122,7 @@ class Adoption(NamedTuple):
     why: str = ""
 
 
-def decide(claim: Claim, obj: JSON, outcome: Outcome, manifest: JSON, policy: Policy) -> Adoption:
+def decide(claim: Claim, obj: JSON, outcome: Outcome, fingerprint: str, policy: Policy) -> Adoption:
     """
     Say what a new try does with the latest object of its task instance.
 
@@ -130,13 +132,12 @@ def decide(claim: Claim, obj: JSON, outcome: Outcome, manifest: JSON, policy: Po
     if obj["metadata"].get("deletionTimestamp"):
         return Adoption("past", "it is being deleted")
     claim.check_not_superseded(obj)
-    epoch = _annotation(obj, EPOCH_ANNOTATION)
     replaced: Literal["replace", "past"] = "past" if outcome.finished else "replace"
-    if not claim.is_of_this_run(epoch):
-        return Adoption(replaced, "it is of another run of the same name")
-    if epoch != claim.epoch and policy.on_clear == "restart":
+    if claim.is_first and not claim.owns(obj):
+        return Adoption(replaced, "it is of a run of the same name that was deleted")
+    if _annotation(obj, EPOCH_ANNOTATION) != claim.epoch and policy.on_clear == "restart":
         return Adoption(replaced, "the task was cleared since")
-    if _annotation(obj, FINGERPRINT_ANNOTATION) != fingerprint_of(manifest) and policy.on_stale != "adopt":
+    if _annotation(obj, FINGERPRINT_ANNOTATION) != fingerprint and policy.on_stale != "adopt":
         if policy.on_stale == "fail":
             raise _stale(obj)
         return Adoption(replaced, "the arguments changed since")
@@ -161,14 +162,22 @@ def _stale(obj: JSON) -> StaleObjectError:
     )
 
 
-def fingerprint_of(manifest: JSON) -> str:
+def fingerprint_of(asked_for: Any) -> str:
     """Tell apart what was asked for; the same after a retry with the same arguments."""
-    text = json.dumps(manifest["spec"], sort_keys=True, default=str)
+    text = json.dumps(asked_for, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def attempt_of(obj: JSON) -> int:
     return int(obj["metadata"]["labels"][ATTEMPT_LABEL])
+
+
+def _made_at(owner: str | None) -> int:
+    """Order tries by their ids, which are UUIDs of version 7: those of a run that was deleted come first."""
+    try:
+        return uuid.UUID(owner or "").int
+    except ValueError:
+        return 0
 
 
 def _annotation(obj: JSON, key: str) -> str | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow_llmtune.exceptions import ExperimentFailedError, OutcomeError
+from airflow_llmtune.exceptions import ExperimentFailedError, KubernetesApiError, OutcomeError
 from airflow_llmtune.operators.base import KubeflowOperator
 from airflow_llmtune.resources import experiment
-from airflow_llmtune.resources.meta import Outcome, Problems
+from airflow_llmtune.resources.meta import Outcome, Problems, path, whole
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -74,13 +74,20 @@ class ExperimentLifecycle(KubeflowOperator):
             return super().execute_complete(context, event)
         finally:
             # The trigger's last one may be of a moment before the last trial; a failed Experiment has one, too.
-            self.tell_progress()
+            self._try_to_tell_progress()
 
     def _check_waiting(self, problems: Problems) -> None:
         super()._check_waiting(problems)
         problems.choice("on_timeout", self.on_timeout, ON_TROUBLE)
         problems.choice("on_failure", self.on_failure, ON_TROUBLE)
         problems.integer("min_succeeded_trials", self.min_succeeded_trials, at_least=1)
+
+    def _check_together(self, manifest: JSON, problems: Problems) -> None:
+        super()._check_together(manifest, problems)
+        wanted, most = whole(self.min_succeeded_trials), whole(path(manifest, "spec", "maxTrialCount"))
+        if wanted is not None and most is not None and wanted > most:
+            rule = f"is more than the {most} trials that there are at most"
+            problems.add("min_succeeded_trials", wanted, rule, f"give {most} or less, or allow more trials")
 
     async def read_result(self, client: KubeflowClient, obj: JSON) -> JSON:
         await self._check_succeeded_trials(client, obj)
@@ -119,6 +126,13 @@ class ExperimentLifecycle(KubeflowOperator):
         return {**result, "partial": True}
 
     async def wrap_up(self, client: KubeflowClient, obj: JSON) -> None:
+        try:
+            await self._wrap_up(client, obj)
+        except KubernetesApiError as error:
+            # Neither a result nor a deletion is to wait for what is only told.
+            self.log.warning("The trials of %s could not be read or stopped: %s", obj["metadata"]["name"], error)
+
+    async def _wrap_up(self, client: KubeflowClient, obj: JSON) -> None:
         from airflow_llmtune.hooks.experiment_diagnosis import read_trials
         from airflow_llmtune.resources.tuning_progress import read_end
 

@@ -30,11 +30,10 @@ class TaskMemory:
     def __init__(self, context: Context, claim: Claim, *, adopts: bool = False) -> None:
         self._store = context.get("task_state_store")
         self._claim = claim
-        kept = self._read()
-        epoch = kept.get("epoch")
-        counts = claim.is_of_this_run(epoch) and (adopts or epoch == claim.epoch)
-        self._kept: JSON = kept if counts else {}
-        self._is_new_epoch = epoch != claim.epoch
+        # A first try has nothing to remember but what a run of the same name left that was deleted.
+        kept = {} if claim.is_first else self._read()
+        self._is_new_epoch = kept.get("epoch") != claim.epoch
+        self._kept: JSON = {} if self._is_new_epoch and not adopts else kept
 
     def first_start(self, now: datetime | None) -> datetime:
         """

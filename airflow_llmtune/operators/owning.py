@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_llmtune.exceptions import ForeignObjectError, KubernetesApiError, WaitTimeoutError
 from airflow_llmtune.operators.applying import is_bad_input
-from airflow_llmtune.operators.claim import ON_CLEAR, ON_STALE, Claim, Policy, attempt_of, decide
+from airflow_llmtune.operators.claim import ON_CLEAR, ON_STALE, Claim, Policy, attempt_of, decide, fingerprint_of
 from airflow_llmtune.operators.manifest import with_metadata
 from airflow_llmtune.operators.site import site_annotations, site_name
 from airflow_llmtune.operators.waiting import WaitingOperator
@@ -73,6 +73,10 @@ class OwningOperator(WaitingOperator):
         self.on_clear = on_clear
 
     # What a kind adds.
+
+    def asked_for(self, manifest: JSON) -> Any:
+        """Return what a change of makes the object of an earlier try stale."""
+        return manifest["spec"]
 
     @property
     def trigger_class(self) -> type[WaitTrigger]:
@@ -149,16 +153,16 @@ class OwningOperator(WaitingOperator):
         self, client: KubeflowClient, namespace: str, claim: Claim, manifest: JSON, deadline: float | None
     ) -> JSON | None:
         """Return the object that the task waits for; None when somebody else was there meanwhile: look again."""
-        previous, _ = await client.list_all(self.kind, namespace, label_selector=claim.selector)
-        latest = max(previous, key=attempt_of, default=None)
+        latest = next(reversed(await self._find_made(client, namespace, claim)), None)
         attempt = 1
         if latest is not None:
             self._check_site(latest)
             policy = Policy(self.on_stale, self.on_clear, self.uses_failed)
-            adoption = decide(claim, latest, self.read_outcome(latest), manifest, policy)
+            fingerprint = fingerprint_of(self.asked_for(manifest))
+            adoption = decide(claim, latest, self.read_outcome(latest), fingerprint, policy)
             if adoption.action == "adopt":
                 return await self._take_over(client, latest, claim)
-            if adoption.action == "replace" and not await self._replace(client, latest, adoption.why):
+            if adoption.action == "replace" and not await self._stop(client, latest, adoption.why):
                 return None
             attempt = attempt_of(latest) + 1
         self._check_time_left(deadline)
@@ -167,7 +171,8 @@ class OwningOperator(WaitingOperator):
     async def _take_over(self, client: KubeflowClient, obj: JSON, claim: Claim) -> JSON | None:
         """Write the new owner on an adopted object, so that the earlier try's trigger leaves it alone."""
         metadata = obj["metadata"]
-        patch = {"metadata": {"resourceVersion": metadata["resourceVersion"], "annotations": claim.ownership}}
+        annotations = {**claim.ownership, ON_KILL_ANNOTATION: self.on_kill_action}
+        patch = {"metadata": {"resourceVersion": metadata["resourceVersion"], "annotations": annotations}}
         try:
             adopted = await client.patch(self.kind, metadata["namespace"], metadata["name"], patch)
         except KubernetesApiError as error:
@@ -177,15 +182,11 @@ class OwningOperator(WaitingOperator):
         self.log.info("Adopted %s %s in namespace %s", self.kind.kind, metadata["name"], metadata["namespace"])
         return adopted
 
-    async def _replace(self, client: KubeflowClient, obj: JSON, why: str) -> bool:
-        from airflow_llmtune.hooks.ownership import owner_of
-
-        return await self._stop(client, obj, owner_of(obj), why)
-
     async def _create(
         self, client: KubeflowClient, namespace: str, claim: Claim, attempt: int, manifest: JSON
     ) -> JSON | None:
-        annotations = {**claim.annotations(manifest), **site_annotations(), ON_KILL_ANNOTATION: self.on_kill_action}
+        fingerprint = fingerprint_of(self.asked_for(manifest))
+        annotations = {**claim.annotations(fingerprint), **site_annotations(), ON_KILL_ANNOTATION: self.on_kill_action}
         named = with_metadata(manifest, claim.name(attempt), namespace, claim.labels(attempt), annotations)
         named = self.finish_manifest(named)
         try:
@@ -241,26 +242,30 @@ class OwningOperator(WaitingOperator):
     # Deleted.
 
     async def abandon(self, claim: Claim) -> None:
+        await self._abandon(claim, claim.owns)
+
+    async def _abandon(self, claim: Claim, is_ours: Callable[[JSON], bool]) -> None:
         async with self.hook.connect() as client:
-            for obj in await self._find_owned(client, claim):
+            found = await self._find_made(client, await self._find_namespace(), claim)
+            for obj in filter(is_ours, found):
                 if self.read_outcome(obj).finished:
                     await self.wrap_up(client, obj)
                 else:
-                    await self._stop(client, obj, claim.owner, "the task was ended")
+                    await self._stop(client, obj, "the task was ended")
 
-    async def _find_owned(self, client: KubeflowClient, claim: Claim) -> list[JSON]:
-        """Return the objects of this very try, oldest attempt first."""
-        namespace = await self._find_namespace()
+    async def _find_made(self, client: KubeflowClient, namespace: str, claim: Claim) -> list[JSON]:
+        """Return the objects of all tries of this task instance, oldest attempt first."""
         found, _ = await client.list_all(self.kind, namespace, label_selector=claim.selector)
-        return sorted(filter(claim.owns, found), key=attempt_of)
+        return sorted(filter(claim.made, found), key=attempt_of)
 
-    async def _stop(self, client: KubeflowClient, obj: JSON, owner: str | None, why: str) -> bool:
+    async def _stop(self, client: KubeflowClient, obj: JSON, why: str) -> bool:
+        """Delete an object that still runs, unless somebody else has come to own it since it was read."""
         await self.wrap_up(client, obj)
         # While a task is killed, its supervisor may not answer; the deletion is not to wait for that.
         telling = threading.Thread(target=self._try_to_tell_progress, daemon=True)
         telling.start()
         telling.join(TELL_SECONDS)
-        return await self._remove(client, obj, owner, why)
+        return await self._remove(client, obj, why)
 
     def _try_to_tell_progress(self) -> None:
         try:
@@ -268,10 +273,10 @@ class OwningOperator(WaitingOperator):
         except Exception as error:  # noqa: BLE001 (whatever Airflow's API raises; the log has it as well)
             self.log.warning("What was found so far could not be pushed as XCom: %s", error)
 
-    async def _remove(self, client: KubeflowClient, obj: JSON, owner: str | None, why: str) -> bool:
-        from airflow_llmtune.hooks.ownership import delete_owned
+    async def _remove(self, client: KubeflowClient, obj: JSON, why: str) -> bool:
+        from airflow_llmtune.hooks.ownership import delete_owned, owner_of
 
-        is_gone = await delete_owned(client, self.kind, obj, owner)
+        is_gone = await delete_owned(client, self.kind, obj, owner_of(obj))
         if is_gone:
             self.log.info("%s %s deleted: %s", self.kind.kind, obj["metadata"]["name"], why)
         else:

@@ -13,7 +13,15 @@ from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_llmtune.exceptions import InvalidSpecError
 from airflow_llmtune.operators.site import site_name
-from airflow_llmtune.resources.meta import ON_KILL_ANNOTATION, SITE_ANNOTATION, TASK_ANNOTATION, Problems, path
+from airflow_llmtune.resources.meta import (
+    ATTEMPT_LABEL,
+    ON_KILL_ANNOTATION,
+    SITE_ANNOTATION,
+    TASK_ANNOTATION,
+    Problems,
+    object_name,
+    path,
+)
 from airflow_llmtune.triggers.connection import ClusterConnection
 from airflow_llmtune.triggers.task_state import ENDED_STATES, task_state
 
@@ -168,12 +176,15 @@ class SweepOrphansOperator(ClusterConnection, BaseOperator):
             return "its task has on_kill_action='keep'"
         if datetime.now(UTC) - created < self.min_age:
             return "it is younger than min_age"
-        return self._why_awaited(annotations.get(TASK_ANNOTATION))
+        return self._why_awaited(found.obj["metadata"], annotations.get(TASK_ANNOTATION))
 
-    def _why_awaited(self, task: str | None) -> str | None:
+    def _why_awaited(self, metadata: JSON, task: str | None) -> str | None:
         key = TaskKey.read(task)
         if key is None:
             return "it does not tell of which task"
+        attempt = path(metadata, "labels", ATTEMPT_LABEL) or ""
+        if not attempt.isdecimal() or metadata["name"] != object_name(*key, int(attempt)):
+            return "it is somebody's copy"
         state = task_state(key)
         if state not in ENDED_STATES:
             return f"its task is {state}"

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
@@ -144,15 +144,12 @@ class WaitingOperator(ClusterConnection, BaseOperator):
 
     def _comes_back(self) -> bool:
         """Tell whether another try will decide what becomes of the object."""
-        timeout, start = self.execution_timeout, self._ti.start_date
-        if timeout is not None and start is not None and datetime.now(UTC) >= start + timeout:
-            return False  # Airflow's own timeout; the task would have given up in the same way.
         try:
             state = task_state(self._ti)
         except Exception as error:  # noqa: BLE001 (whatever Airflow's API raises)
             # A leak is found again by its labels; what was deleted in error is not.
             self.log.warning("The state of the task could not be read: %s", error)
-            return not self._is_last_try
+            return True
         if state == RESTARTING:
             return self.adopts_cleared
         return state not in self.trigger_class.ended_states and not (state == "running" and self._is_last_try)

@@ -25,7 +25,6 @@ __all__ = [
     "SETTLED_LABEL",
     "SITE_ANNOTATION",
     "TASK_ANNOTATION",
-    "TRY_ANNOTATION",
     "WAITED_FOR",
     "Outcome",
     "Phase",
@@ -50,8 +49,6 @@ IDENTITY_LABEL = "airflow-llmtune/identity"
 ATTEMPT_LABEL = "airflow-llmtune/attempt"
 # The try of the task that answers for the object now, by Airflow's id; an adopting try writes itself here.
 OWNER_ANNOTATION = "airflow-llmtune/owner"
-# Its number: a try that was lost and is found again must not take the object back from the one after it.
-TRY_ANNOTATION = "airflow-llmtune/try"
 # Between two clears by a human.
 EPOCH_ANNOTATION = "airflow-llmtune/epoch"
 # What was asked for.

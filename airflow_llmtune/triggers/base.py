@@ -341,7 +341,10 @@ class WaitTrigger(ClusterConnection, BaseTrigger):
         if owner_of(obj) != owner:
             self.log.info("%s %s is kept: it belongs to task instance %s", self.kind.kind, self.name, owner_of(obj))
             return
-        await self.tell_last(client, obj)
+        try:
+            await self.tell_last(client, obj)
+        except KubernetesApiError as error:
+            self.log.warning("How far %s got could not be read: %s", self.name, error)
         if await delete_owned(client, self.kind, obj, owner):
             self.log.info("%s %s deleted: the task was ended by a user", self.kind.kind, self.name)
 

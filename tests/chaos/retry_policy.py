@@ -8,14 +8,13 @@ from airflow_llmtune.exceptions import (
     KubernetesApiError,
     OutcomeError,
     OwnershipError,
-    PermissionDeniedError,
     WaitTimeoutError,
 )
 
 RETRY_POLICY = ExceptionRetryPolicy(
     rules=[
         # Somebody has to look: the same trials would fail again, and cost as much again.
-        RetryRule([OutcomeError, OwnershipError, PermissionDeniedError, WaitTimeoutError], RetryAction.FAIL),
+        RetryRule([OutcomeError, OwnershipError, WaitTimeoutError], RetryAction.FAIL),
         # An upgrade of the cluster takes a while, and the Experiment goes on without us.
         RetryRule(KubernetesApiError, RetryAction.RETRY, retry_delay=timedelta(minutes=5)),
     ]

@@ -25,7 +25,7 @@ from airflow_llmtune.resources import experiment
 from airflow_llmtune.resources.meta import Outcome
 from airflow_llmtune.triggers.base import API_ERROR
 from clients import http_client
-from tasks import LOSS, any_experiment, mine, raw_experiment, tune
+from tasks import LOSS, any_experiment, mine, one_good_trial, raw_experiment, tune
 
 LONG = {"nap": 60}
 
@@ -48,10 +48,7 @@ def uneven(kubeconfig, tmp_path):
     """Make the operator of an Experiment whose first trial succeeds at once."""
 
     def make(others, *, settings=None, **spec):
-        manifest = raw_experiment(f"if mkdir $MARK; then {LOSS}; else {others}; fi", **spec)
-        container = manifest["spec"]["trialTemplate"]["trialSpec"]["spec"]["template"]["spec"]["containers"][0]
-        container["env"] = [{"name": "MARK", "value": str(tmp_path / "first")}]
-        return any_experiment(kubeconfig, manifest, **(settings or {}))
+        return any_experiment(kubeconfig, one_good_trial(tmp_path, others, **spec), **(settings or {}))
 
     return make
 
@@ -109,7 +106,7 @@ def test_a_try_that_was_given_up_and_wakes_up_again_touches_nothing(kubeconfig, 
     run.defer(operator)
     (before,) = standing()
     # Before its create, in its last phase, and when its supervisor stops it at last.
-    with pytest.raises(SupersededError, match="belongs to try 2 of this task, and this is try 1"):
+    with pytest.raises(SupersededError, match="belongs to a newer try"):
         operator.execute(lost)
     event = Outcome("Failed", "WaitTimeout", "late").to_event(trigger.name, trigger.namespace, trigger.uid)
     with pytest.raises(SupersededError):
@@ -294,6 +291,7 @@ def test_what_katib_itself_leaves_running_is_stopped_unless_the_author_wants_it(
         ({"on_stall": "ignore"}, "on_stall"),
         ({"startup_timeout": 5}, "startup_timeout"),
         ({"min_succeeded_trials": 0}, "min_succeeded_trials"),
+        ({"min_succeeded_trials": 4}, "min_succeeded_trials`=4 is more than the 3 trials"),
     ],
 )
 def test_a_wrong_policy_is_told_before_anything_is_created(kubeconfig, run, standing, changes, named):

@@ -15,6 +15,7 @@ import pytest
 from airflow.sdk.exceptions import TaskDeferred
 from airflow.sdk.module_loading import import_string
 from airflow.sdk.serde import deserialize, serialize
+from uuid6 import uuid7
 
 
 class StateStore:
@@ -41,7 +42,7 @@ class Run:
     deferrals: int = 0
     run_after: datetime = field(default_factory=lambda: datetime.now(UTC))
     clear_number: int = 0
-    ti_id: uuid.UUID = field(default_factory=uuid.uuid4)
+    ti_id: uuid.UUID = field(default_factory=uuid7)
     xcoms: dict[str, Any] = field(default_factory=dict)
     memory: dict[str, Any] = field(default_factory=dict)
     start_date: datetime | None = None
@@ -54,7 +55,7 @@ class Run:
     def new_try(self) -> dict[str, Any]:
         """Return the context of the next try: with an id of its own, as Airflow gives it."""
         self.try_number += 1
-        self.ti_id = uuid.uuid4()
+        self.ti_id = uuid7()
         self.start_date = datetime.now(UTC)
         return self.context()
 

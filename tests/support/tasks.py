@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from airflow_llmtune.operators.katib import KatibExperimentOperator, KatibTuneLLMOperator
@@ -79,6 +80,14 @@ def raw_experiment(script: str, **spec: Any) -> dict[str, Any]:
             **spec,
         },
     }
+
+
+def one_good_trial(folder: Path, others: str, **spec: Any) -> dict[str, Any]:
+    """Return an Experiment of which one trial, whichever comes first, succeeds at once; the others run a script."""
+    manifest = raw_experiment(f"if mkdir $MARK; then {LOSS}; else {others}; fi", **spec)
+    container = manifest["spec"]["trialTemplate"]["trialSpec"]["spec"]["template"]["spec"]["containers"][0]
+    container["env"] = [{"name": "MARK", "value": str(folder / "first")}]
+    return manifest
 
 
 LOSS = "echo loss=${trialParameters.lr} layers ${trialParameters.layers}"

@@ -49,7 +49,7 @@ def test_an_exception_that_the_page_says_nothing_of_is_told(monkeypatch, change)
         ("ExperimentFailedError", RetryAction.FAIL, None),
         ("CannotStartError", RetryAction.FAIL, None),
         ("StaleObjectError", RetryAction.FAIL, None),
-        ("PermissionDeniedError", RetryAction.FAIL, None),
+        ("PermissionDeniedError", RetryAction.RETRY, timedelta(minutes=5)),
         ("KubernetesApiError", RetryAction.RETRY, timedelta(minutes=5)),
         ("SourceVersionError", RetryAction.DEFAULT, None),
     ],

@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 
 from airflow_llmtune.exceptions import StaleObjectError, SupersededError
-from airflow_llmtune.operators.claim import UNUSABLE, Claim, Policy, attempt_of, decide
+from airflow_llmtune.operators.claim import UNUSABLE, Claim, Policy, attempt_of, decide, fingerprint_of
 from airflow_llmtune.resources.meta import DELIVERED_ANNOTATION, TASK_ANNOTATION, Outcome
 
-MANIFEST = {"spec": {"maxTrialCount": 3}}
-EDITED = {"spec": {"maxTrialCount": 4}}
-ANOTHER_RUN = {"run_after": datetime(2026, 11, 23, tzinfo=UTC)}
+ASKED, EDITED = fingerprint_of({"trials": 3}), fingerprint_of({"trials": 4})
+ANOTHER_RUN = {"id": uuid.UUID(int=9)}  # with the same name and times
 RETRY = {"id": uuid.UUID(int=2), "try_number": 2}
 CLEARED = {**RETRY, "max_tries": 3}
 RUNNING, SUCCEEDED, FAILED = Outcome("Running"), Outcome("Succeeded"), Outcome("Failed")
@@ -36,8 +35,8 @@ def claim(**changes: Any) -> Claim:
 
 
 def made_by(owner: Claim, attempt: int = 1, delivered: str | None = None) -> dict[str, Any]:
-    annotations = owner.annotations(MANIFEST) | ({} if delivered is None else {DELIVERED_ANNOTATION: delivered})
-    return {"metadata": {"name": "it", "labels": owner.labels(attempt), "annotations": annotations}}
+    annotations = owner.annotations(ASKED) | ({} if delivered is None else {DELIVERED_ANNOTATION: delivered})
+    return {"metadata": {"name": owner.name(attempt), "labels": owner.labels(attempt), "annotations": annotations}}
 
 
 def test_a_retry_has_the_same_names_but_is_another_owner():
@@ -73,7 +72,7 @@ def test_a_retry_has_the_same_names_but_is_another_owner():
 )
 def test_a_new_try_makes_the_most_of_what_it_finds(changes, outcome, delivered, policy, action):
     found = made_by(claim(), delivered=delivered)
-    assert decide(claim(**changes), found, outcome, MANIFEST, Policy(**policy)).action == action
+    assert decide(claim(**changes), found, outcome, ASKED, Policy(**policy)).action == action
 
 
 @pytest.mark.parametrize(
@@ -96,18 +95,34 @@ def test_changed_arguments_fail_where_the_author_wants_to_know():
 
 
 def test_a_lost_try_that_is_found_again_takes_nothing_back():
-    with pytest.raises(SupersededError, match="belongs to try 2 of this task, and this is try 1"):
-        decide(claim(), made_by(claim(**RETRY)), RUNNING, MANIFEST, Policy())
+    with pytest.raises(SupersededError, match="belongs to a newer try"):
+        decide(claim(), made_by(claim(**RETRY)), RUNNING, ASKED, Policy())
 
 
-def test_the_tries_of_another_run_of_the_same_name_count_for_nothing():
-    assert decide(claim(**ANOTHER_RUN), made_by(claim(**RETRY)), RUNNING, MANIFEST, Policy()).action == "replace"
+@pytest.mark.parametrize(("outcome", "action"), [(RUNNING, "replace"), (SUCCEEDED, "past")])
+def test_the_tries_of_a_run_that_was_deleted_count_for_nothing(outcome, action):
+    found = made_by(claim(**RETRY), delivered=claim().epoch)
+    assert decide(claim(**ANOTHER_RUN), found, outcome, ASKED, Policy()).action == action
+
+
+def test_a_copy_that_somebody_made_of_an_object_is_not_ours():
+    ours = made_by(claim())
+    assert claim().made(ours)
+    assert not claim().made({"metadata": {**ours["metadata"], "name": "experiment-of-mine"}})
+    assert not claim().made({"metadata": {**ours["metadata"], "labels": {}}})
+
+
+def test_the_last_try_answers_for_what_earlier_ones_made_and_for_nothing_else():
+    assert claim(**RETRY).answers_for(made_by(claim()))
+    assert claim(**RETRY).answers_for(made_by(claim(**RETRY)))
+    assert not claim().answers_for(made_by(claim(**RETRY)))
+    assert not claim(**ANOTHER_RUN).answers_for(made_by(claim()))
 
 
 def test_what_is_being_deleted_is_left_to_that():
     found = made_by(claim())
     found["metadata"]["deletionTimestamp"] = "2026-11-22T00:00:00Z"
-    assert decide(claim(**RETRY), found, RUNNING, MANIFEST, Policy()).action == "past"
+    assert decide(claim(**RETRY), found, RUNNING, ASKED, Policy()).action == "past"
 
 
 def test_a_clear_of_another_task_of_the_run_is_no_clear_of_this_one():
@@ -115,7 +130,7 @@ def test_a_clear_of_another_task_of_the_run_is_no_clear_of_this_one():
 
 
 def test_the_whole_names_of_the_task_are_on_the_object():
-    assert json.loads(claim(map_index=3).annotations(MANIFEST)[TASK_ANNOTATION]) == ["dag", "task", "run", 3]
+    assert json.loads(claim(map_index=3).annotations(ASKED)[TASK_ANNOTATION]) == ["dag", "task", "run", 3]
 
 
 def test_the_attempt_is_read_from_the_label():
