@@ -19,6 +19,7 @@ from docs.algorithm_settings import Setting, refused_requests, settings_of
 from docs.compatibility_fields import FIELD_KINDS, field_rows, split_field_note, unknown_field
 from docs.compatibility_notes import Note, Notes, NotesError, read_notes
 from docs.compatibility_probes import Resource, Session, Verdict, Verdicts
+from docs.markdown import table
 
 HERE = Path(__file__).parent
 PAGE = HERE / "reference" / "compatibility.md"
@@ -76,8 +77,8 @@ def _api(resources: Sequence[Resource], notes: Notes) -> list[str]:
     return [
         "## API",
         f"All verbs are {_words(usual)}.",
-        _table(["kind", "API version", "subresources", "verbs", "what happens with it"], rows),
-        _table(["request", "status", "how"], notes.rows("request")),
+        table(["kind", "API version", "subresources", "verbs", "what happens with it"], rows),
+        table(["request", "status", "how"], notes.rows("request")),
     ]
 
 
@@ -99,9 +100,9 @@ def _experiments(session: Session, notes: Notes) -> list[str]:
     notes.check_names("trial kind", [word for word, _ in kinds])
     return [
         "## Experiment",
-        _table(["word", "accepted", "refused"], answers),
+        table(["word", "accepted", "refused"], answers),
         "### Kinds of trials",
-        _table(
+        table(
             ["kind of `trialSpec`", "admission without conditions given", "then"],
             [[f"`{word}`", _answer(verdict), _told(notes.one("trial kind", word))] for word, verdict in kinds],
         ),
@@ -128,9 +129,9 @@ def _fields(notes: Notes) -> list[str]:
     return [
         "## Fields",
         _ABOUT_FIELDS,
-        _table(["kind", "object", "fields"], rows),
+        table(["kind", "object", "fields"], rows),
         "What is refused, has no effect or is else to be known:",
-        _table(["kind", "fields", "status", "how"], told),
+        table(["kind", "fields", "status", "how"], told),
     ]
 
 
@@ -151,12 +152,12 @@ def _algorithms(session: Session, notes: Notes) -> list[str]:
     ]
     return [
         "## Algorithms",
-        _table(["algorithm", "status", "how"], rows),
+        table(["algorithm", "status", "how"], rows),
         "### Settings",
         "With what is said to a value that will not do, and when a setting is missing that is required.",
-        _table(["algorithm", "setting", "example, refusal", "without it"], settings),
+        table(["algorithm", "setting", "example, refusal", "without it"], settings),
         "What else an algorithm refuses.",
-        _table(["algorithm", "request", "refusal"], requests),
+        table(["algorithm", "request", "refusal"], requests),
     ]
 
 
@@ -174,7 +175,7 @@ def _collectors(session: Session, notes: Notes) -> list[str]:
         rows.append([f"`{word}`", note.status, note.why])
         if verdict.accepted == (note.status == "refused"):
             raise NotesError(f"collector {word}: its line says {note.status}, admission says {_answer(verdict)}")
-    return ["## Metrics collectors", _table(["collector", "status", "how"], rows)]
+    return ["## Metrics collectors", table(["collector", "status", "how"], rows)]
 
 
 def _conditions(notes: Notes) -> list[str]:
@@ -187,12 +188,12 @@ def _conditions(notes: Notes) -> list[str]:
             if word not in source and word.removeprefix(kind) not in source:
                 raise NotesError(f"condition {note.what}: {word} is not in the code")
         rows.append([kind, type_, f"`{reason}`", _told(note)])
-    return ["## Conditions", _table(["kind", "type", "reason", "when"], rows)]
+    return ["## Conditions", table(["kind", "type", "reason", "when"], rows)]
 
 
 def _differences(notes: Notes) -> list[str]:
     rows = [[note.area, note.what, note.status, note.why] for note in notes.others()]
-    return ["## Differences", _table(["part", "what", "status", "how and why"], rows)]
+    return ["## Differences", table(["part", "what", "status", "how and why"], rows)]
 
 
 def _faults() -> list[str]:
@@ -200,7 +201,7 @@ def _faults() -> list[str]:
     return [
         "## Katib's faults",
         "Repaired, unless the control plane is told to be `strict` (`ControlPlane(strict=True)`, `--strict`).",
-        _table(["fault", "Katib, and `strict`", "here"], rows),
+        table(["fault", "Katib, and `strict`", "here"], rows),
     ]
 
 
@@ -210,11 +211,6 @@ def _told(note: Note) -> str:
 
 def _answer(verdict: Verdict) -> str:
     return "accepted" if verdict.accepted else f"refused: {verdict.text}"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def main() -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import timedelta
 from functools import cache
 from itertools import groupby
@@ -17,6 +17,7 @@ from typing import Any
 
 from airflow_llmtune import exceptions
 from airflow_llmtune.operators.katib import KatibExperimentOperator
+from docs.markdown import table
 from tests.chaos.cases import FAULTS, KILLS, PHASES, Kill, Outcome
 from tests.chaos.event import Event
 from tests.chaos.event_cases import EVENTS
@@ -91,11 +92,11 @@ def page() -> str:
                 _INTRODUCTION,
                 "## Events",
                 _ABOUT_TABLE,
-                _table(head, [*_process_rows(KILLS), *_event_rows(EVENTS)]),
+                table(head, [*_process_rows(KILLS), *_event_rows(EVENTS)]),
                 _ABOUT_GAPS,
                 "## Exceptions",
                 _ABOUT_EXCEPTIONS,
-                _table(["exception", "what has happened", "another try"], _exception_rows()),
+                table(["exception", "what has happened", "another try"], _exception_rows()),
                 "## Which failures are worth another try",
                 _ABOUT_POLICY,
                 f"```python\n{_example()}\n```",
@@ -181,11 +182,6 @@ def _first_line(error: type[Exception]) -> str:
 def _example() -> str:
     """Return the tested file, without its first line, which is about this page."""
     return EXAMPLE.read_text().partition('"""\n\n')[2].rstrip()
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
 def main() -> int:

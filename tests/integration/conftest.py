@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,12 @@ def ask(kubeconfig: str) -> Callable[[Callable[[KubeflowClient], Any]], Any]:
 @pytest.fixture
 def run() -> Run:
     return Run()
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.INFO, logger="airflow_llmtune")
+    return caplog
 
 
 @pytest.fixture

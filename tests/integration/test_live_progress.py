@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,7 +15,7 @@ from airflow_llmtune.exceptions import ExperimentFailedError
 from airflow_llmtune.resources.meta import Outcome
 from airflow_llmtune.triggers import progress
 from supervisor import Supervisor
-from task_run import Run
+from task_run import defer
 from tasks import any_experiment, raw_experiment
 from waiting import eventually
 
@@ -46,19 +45,6 @@ def supervisor(monkeypatch: pytest.MonkeyPatch) -> Supervisor:
     monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", supervisor, raising=False)
     monkeypatch.setattr(progress, "REST_SECONDS", 0.05)
     return supervisor
-
-
-@pytest.fixture
-def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    caplog.set_level(logging.INFO, logger="airflow_llmtune")
-    return caplog
-
-
-async def defer(run: Run, operator: Any) -> Any:
-    trigger = await asyncio.to_thread(run.defer, operator)
-    # Airflow's own loggers print.
-    trigger._log = logging.getLogger("airflow_llmtune.triggers")
-    return trigger
 
 
 async def begun(plane: Any, log: pytest.LogCaptureFixture, watches: int) -> None:

@@ -17,7 +17,7 @@ from airflow_llmtune.resources import event, job
 from airflow_llmtune.triggers import scrutiny
 from airflow_llmtune.triggers.base import STALLED, WAIT_TIMEOUT
 from held_jobs import OURS, Requests, cancel, held_job, start
-from task_run import Run
+from task_run import defer
 from tasks import fine_tune, tune
 from waiting import eventually
 
@@ -25,19 +25,6 @@ pytestmark = pytest.mark.timeout(90)
 
 NO_IMAGE = "registry.example/none:1"
 SOON = timedelta(seconds=0.5)
-
-
-@pytest.fixture
-def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    caplog.set_level(logging.INFO, logger="airflow_llmtune")
-    return caplog
-
-
-async def defer(run: Run, operator: Any) -> Any:
-    trigger = await asyncio.to_thread(run.defer, operator)
-    # Airflow's own loggers print.
-    trigger._log = logging.getLogger("airflow_llmtune.triggers")
-    return trigger
 
 
 def lines(log: pytest.LogCaptureFixture, text: str) -> list[str]:

@@ -10,12 +10,14 @@ from types import SimpleNamespace
 import pytest
 from airflow.sdk import Asset
 from airflow.sdk.exceptions import AirflowFailException
+from uuid6 import uuid7
 
-from airflow_llmtune.exceptions import ExperimentFailedError, KubernetesApiError
+from airflow_llmtune.exceptions import ExperimentFailedError, KubernetesApiError, SupersededError
 from airflow_llmtune.operators.claim import attempt_of
 from airflow_llmtune.operators.katib import KatibTuneLLMOperator
 from airflow_llmtune.resources import experiment
 from airflow_llmtune.resources.credentials import Credentials
+from airflow_llmtune.resources.meta import OWNER_ANNOTATION
 from airflow_llmtune.triggers import base
 from tasks import any_experiment, mine, one_good_trial, tune
 
@@ -99,6 +101,31 @@ def test_an_xcom_that_cannot_be_pushed_neither_hides_a_failure_nor_costs_a_resul
 def test_a_result_that_cannot_be_marked_as_delivered_is_returned(plane, kubeconfig, run, standing):
     plane.faults.add("/experiments/dag-task-", method="PATCH", code=404, times=FOREVER)
     assert run.complete(tune(kubeconfig))["experiment"] in standing()
+
+
+def test_two_tries_that_adopt_at_once_leave_it_to_the_newer(kubeconfig, run, ask, standing, monkeypatch):
+    operator = tune(kubeconfig, trainer_args=LONG)
+    first = run.defer(operator)
+    run.new_try()
+    take_over = type(operator)._take_over
+
+    async def too_late(self, client, obj, claim):
+        # The next one, whose worker was faster.
+        newer = {"metadata": {"annotations": {OWNER_ANNOTATION: str(uuid7())}}}
+        await client.patch(experiment.KIND, "default", first.name, newer)
+        return await take_over(self, client, obj, claim)
+
+    monkeypatch.setattr(type(operator), "_take_over", too_late)
+    with pytest.raises(SupersededError):
+        operator.execute(run.context())
+    assert standing() == [first.name]
+
+
+def test_a_kept_result_of_other_arguments_is_not_the_result(kubeconfig, run, standing):
+    first = run.complete(tune(kubeconfig, on_finish_action="delete"))
+    again = run.complete(tune(kubeconfig, on_finish_action="delete", max_trial_count=2))
+    assert again["counts"]["trials"] == 2 != first["counts"]["trials"]
+    assert standing() == []
 
 
 def test_a_champion_that_moves_between_two_tries_is_no_changed_argument(kubeconfig, run, standing, monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+import logging
 import uuid
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -95,6 +96,14 @@ class Run:
             event = asyncio.run(_first_event(import_string(path)(**deserialize(serialize(kwargs)))))
             context = self.context()
             return getattr(_rendered(operator, context), deferred.method_name)(context, event=event)
+
+
+async def defer(run: Run, operator: Any) -> Any:
+    """Start a try; return its trigger, whose log the fixture ``log`` reads."""
+    trigger = await asyncio.to_thread(run.defer, operator)
+    # Airflow's own loggers print.
+    trigger._log = logging.getLogger("airflow_llmtune.triggers")
+    return trigger
 
 
 def _rendered(operator: Any, context: dict[str, Any]) -> Any:
