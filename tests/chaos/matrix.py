@@ -69,6 +69,11 @@ class Episode:
         for run in self.runs.values():
             run.gates.open_task()
 
+    def let_go(self) -> None:
+        for run in self.runs.values():
+            run.gates.open_task()
+            run.gates.open_trials()
+
     def recover(self) -> None:
         assert self._victim is not None, "strike() comes first"
         self._victim.recover(self.fault)
@@ -138,7 +143,14 @@ def _play(site: ChaosSite, kills: Sequence[Kill]) -> dict[str, Result]:
     episodes = {key: Episode(site, *key) for key in dict.fromkeys((kill.target, kill.fault) for kill in kills)}
     for key, episode in episodes.items():
         episode.start(kill.phase for kill in kills if (kill.target, kill.fault) == key)
-    site.until(lambda: not [one for one in episodes.values() if not one.is_there()], READY_SECONDS, "the pause of all")
+    try:
+        site.until(
+            lambda: not [one for one in episodes.values() if not one.is_there()], READY_SECONDS, "the pause of all"
+        )
+    except AssertionError:
+        for episode in episodes.values():
+            episode.let_go()  # They must not hold up those that come after.
+        raise
     for episode in episodes.values():
         episode.strike()
     # Who is stopped comes last, as its time is not up yet.

@@ -16,10 +16,10 @@ from tests.chaos.gates import Gates, trial_script
 RETRIES: dict[str, Any] = {"retries": 10, "retry_delay": timedelta(seconds=2)}
 
 
-def _gates() -> tuple[Gates, int]:
+def _gates() -> Gates:
     context: Any = get_current_context()
     conf = context["dag_run"].conf
-    return Gates(Path(conf["folder"]), conf["phase"]), context["ti"].try_number
+    return Gates(Path(conf["folder"]), conf["phase"])
 
 
 class GatedExperimentOperator(KatibExperimentOperator):
@@ -40,16 +40,14 @@ class GatedExperimentOperator(KatibExperimentOperator):
 
 
 def _hold(phase: str) -> None:
-    gates, try_number = _gates()
-    gates.hold(phase, try_number)
+    _gates().hold(phase)
 
 
 with DAG("chaos", schedule=None) as dag:
 
     @task(**RETRIES)
     def collect(result: dict[str, Any]) -> str:
-        gates, _ = _gates()
-        gates.deliver(result)
+        _gates().deliver(result)
         return str(result["experiment"])
 
     trial = shell_job(trial_script("{{ dag_run.conf['folder'] }}"))
