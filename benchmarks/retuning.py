@@ -30,7 +30,7 @@ from airflow_llmtune.controlplane.algorithms.request import PastTrial, SearchReq
 from airflow_llmtune.controlplane.algorithms.search_space import parse
 from airflow_llmtune.resources import search_space as search
 from airflow_llmtune.resources.defaults import WARM_START_SCALE
-from airflow_llmtune.resources.meta import Problems
+from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.search_space import SearchSpace
 from airflow_llmtune.resources.warm_start import narrow
 from benchmarks.small_model import dialogues, pretrain, write_datasets

@@ -17,7 +17,8 @@ from airflow_llmtune.operators.claim import Claim
 from airflow_llmtune.operators.katib import KatibTuneLLMOperator
 from airflow_llmtune.operators.manifest import with_metadata
 from airflow_llmtune.resources import experiment, job, search_space
-from airflow_llmtune.resources.meta import Problems, ResourceKind
+from airflow_llmtune.resources.meta import ResourceKind
+from airflow_llmtune.resources.problems import Problems
 from benchmarks.http_connection import Address, Connection
 
 Object = dict[str, Any]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_llmtune.exceptions import KubernetesApiError
 from airflow_llmtune.hooks.diagnosis import Diagnosis, read_pods
-from airflow_llmtune.resources import experiment, job, pod, pytorch_job, suggestion, train_job, trial
+from airflow_llmtune.resources import experiment, job_kinds, pod, suggestion, trial
 from airflow_llmtune.resources.cause import gist
 from airflow_llmtune.resources.meta import Outcome, ResourceKind, path
 from airflow_llmtune.resources.tuning_progress import EXPERIMENT_LABEL
@@ -25,11 +25,7 @@ EXPLAINED_TRIALS = 3
 # So many names fit into the address of a request.
 MOST_OPEN = 50
 # Whose own reason is read; of a job of another kind its pods and events are.
-_JOBS: Mapping[str, tuple[ResourceKind, Callable[[Mapping[str, Any]], Outcome]]] = {
-    job.KIND.kind: (job.KIND, job.read_outcome),
-    pytorch_job.KIND.kind: (pytorch_job.KIND, pytorch_job.read_outcome),
-    train_job.KIND.kind: (train_job.KIND, train_job.read_outcome),
-}
+_JOBS: Mapping[str, ResourceKind] = {kind.kind: kind for kind in job_kinds.READERS}
 
 
 def _trial_of(item: JSON) -> str:
@@ -130,13 +126,13 @@ class _ExperimentDiagnosis:
 
     async def _explain_job(self, name: str) -> list[str]:
         """Tell what the job says itself of why it does not run, such as that it is suspended in a queue."""
-        kind, read_outcome = _JOBS.get(path(self._obj, "spec", "trialTemplate", "trialSpec", "kind"), (None, None))
-        if kind is None or read_outcome is None:
+        kind = _JOBS.get(path(self._obj, "spec", "trialTemplate", "trialSpec", "kind"))
+        if kind is None:
             return []
         try:
             found = await self._client.find(kind, self._namespace, name)
         except KubernetesApiError as error:
             return [f"its {kind.kind} could not be read: {error}"]
-        outcome = Outcome("Pending", "", "it is not there") if found is None else read_outcome(found)
+        outcome = Outcome("Pending", "", "it is not there") if found is None else job_kinds.READERS[kind](found)
         says = ": ".join(text for text in (outcome.reason, outcome.message) if text)
         return [f"{kind.kind} {name}: {says}"] if says and outcome.phase != "Running" else []

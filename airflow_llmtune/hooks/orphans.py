@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from airflow_llmtune.exceptions import KubernetesApiError
 from airflow_llmtune.hooks.client import KubeflowClient
 from airflow_llmtune.hooks.ownership import delete_owned, owner_of
-from airflow_llmtune.resources import experiment, job, pytorch_job, train_job
-from airflow_llmtune.resources.meta import WAITED_FOR, Outcome, ResourceKind
+from airflow_llmtune.resources import experiment, job_kinds
+from airflow_llmtune.resources.meta import WAITED_FOR, ResourceKind
 
 __all__ = ["KINDS", "Found", "delete", "find"]
 
 JSON = dict[str, Any]
-_READERS: Mapping[ResourceKind, Callable[[Mapping[str, Any]], Outcome]] = {
-    experiment.KIND: experiment.read_outcome,
-    train_job.KIND: train_job.read_outcome,
-    pytorch_job.KIND: pytorch_job.read_outcome,
-    job.KIND: job.read_outcome,
-}
+_READERS: Mapping[ResourceKind, job_kinds.Reader] = {experiment.KIND: experiment.read_outcome, **job_kinds.READERS}
 KINDS: Mapping[str, ResourceKind] = {kind.kind: kind for kind in _READERS}
 log = logging.getLogger(__name__)
 

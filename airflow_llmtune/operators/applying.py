@@ -4,24 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk.exceptions import AirflowFailException
-
 from airflow_llmtune.exceptions import ForeignObjectError, KubernetesApiError
+from airflow_llmtune.operators.refusal import fail_on_bad_input
 from airflow_llmtune.resources.meta import ResourceKind, path
 
 if TYPE_CHECKING:
     from airflow_llmtune.hooks.client import KubeflowClient
 
-__all__ = ["apply", "differs", "is_bad_input"]
+__all__ = ["apply", "differs"]
 
 JSON = dict[str, Any]
-# Answers of the API server to an input that no retry can mend.
-BAD_INPUT = frozenset({400, 413, 422})
-
-
-def is_bad_input(error: KubernetesApiError) -> bool:
-    """Tell whether the same request will be refused again; a webhook may refuse with a 403, as RBAC does."""
-    return error.code in BAD_INPUT or (error.code == 403 and "denied the request" in str(error))
 
 
 async def apply(client: KubeflowClient, kind: ResourceKind, manifest: JSON, *, force: bool, dry_run: bool) -> JSON:
@@ -38,8 +30,7 @@ async def apply(client: KubeflowClient, kind: ResourceKind, manifest: JSON, *, f
         if error.code == 404:
             fix = f"install KServe, or create the namespace {namespace!r}"
             raise KubernetesApiError(f"{error}. Fix: {fix}", code=404, reason=error.reason) from error
-        if is_bad_input(error):
-            raise AirflowFailException(f"{kind.kind} {name!r} was refused: {error}") from error
+        fail_on_bad_input(kind, name, error)
         raise
 
 

@@ -22,16 +22,11 @@ from airflow_llmtune.exceptions import (
 from airflow_llmtune.operators.claim import UNUSABLE, Claim, fingerprint_of
 from airflow_llmtune.operators.memory import TaskMemory
 from airflow_llmtune.operators.model_asset import tell_outlets
-from airflow_llmtune.operators.owning import OwningOperator
+from airflow_llmtune.operators.owning import OwningOperator, Wanted
+from airflow_llmtune.operators.refusal import fail_on
 from airflow_llmtune.operators.waiting import TRIGGER_FAILED, TRIGGER_TIMEOUT
-from airflow_llmtune.resources.meta import (
-    DELIVERED_ANNOTATION,
-    FINGERPRINT_ANNOTATION,
-    SETTLED_LABEL,
-    Outcome,
-    Problems,
-    path,
-)
+from airflow_llmtune.resources.meta import DELIVERED_ANNOTATION, FINGERPRINT_ANNOTATION, SETTLED_LABEL, Outcome, path
+from airflow_llmtune.resources.problems import Problems
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -113,24 +108,25 @@ class KubeflowOperator(OwningOperator):
     def execute(self, context: Context) -> JSON:
         claim = self._begin(context)
         with self._leaving_nothing(claim):
-            return self._start(context, claim)
+            manifest, memory = self._checked_manifest(), self._memory(context, claim)
+            fingerprint = fingerprint_of(self.asked_for(manifest))
+            kept = memory.result(None if self.on_stale == "adopt" else fingerprint)
+            if kept is not None:
+                self.log.info("The result of an earlier try is returned: Airflow did not store it")
+                # That try may have died before it deleted what the result is of.
+                asyncio.run(self._clear_away(claim, kept))
+                return self._return(context, kept)
+            start = memory.first_start(context["ti"].start_date) if self.timeout else None
+            event = self._await_end(claim, Wanted(manifest, fingerprint, self._deadline(start, context)))
+        return self.execute_complete(context, event)
 
-    def _start(self, context: Context, claim: Claim) -> JSON:
-        manifest = self._checked_manifest()
-        memory = self._memory(context, claim)
-        fingerprint = None if self.on_stale == "adopt" else fingerprint_of(self.asked_for(manifest))
-        if (kept := memory.result(fingerprint)) is not None:
-            self.log.info("The result of an earlier try is returned: Airflow did not store it")
-            # That try may have died before it deleted what the result is of.
-            asyncio.run(self._clear_away(claim, kept))
-            return self._return(context, kept)
-        deadline = self._deadline(memory.first_start(context["ti"].start_date) if self.timeout else None, context)
-        obj: JSON = asyncio.run(self._create_or_adopt(claim, manifest, deadline))
-        trigger = self._trigger(obj, deadline)
+    def _await_end(self, claim: Claim, wanted: Wanted) -> JSON:
+        obj: JSON = asyncio.run(self._create_or_adopt(claim, wanted))
+        trigger = self._trigger(obj, wanted.deadline)
         outcome = self.read_outcome(obj)
         if not outcome.finished:
             outcome = self.wait(trigger)
-        return self.execute_complete(context, outcome.to_event(trigger.name, trigger.namespace, trigger.uid))
+        return outcome.to_event(trigger.name, trigger.namespace, trigger.uid)
 
     def execute_complete(self, context: Context, event: JSON) -> JSON:
         """Read the finished object; runs in a worker again after the trigger has fired."""
@@ -205,7 +201,7 @@ class KubeflowOperator(OwningOperator):
         return result
 
     def _memory(self, context: Context, claim: Claim) -> TaskMemory:
-        return TaskMemory(context, claim, adopts=self.on_clear == "adopt")
+        return TaskMemory(context, claim, adopts=self.adopts_cleared)
 
     def _is_time_over(self, context: Context, claim: Claim) -> bool:
         """Tell whether all tries have had their time; ``execution_timeout`` is that of each."""
@@ -222,7 +218,7 @@ class KubeflowOperator(OwningOperator):
             rule = f"is not the manifest's own, {given!r}"
             problems.add("namespace", self.namespace, rule, "leave one of the two out")
         self._check_together(manifest, problems)
-        self._raise_problems(problems)
+        fail_on(self, problems)
         return manifest
 
     def _check_together(self, manifest: JSON, problems: Problems) -> None:

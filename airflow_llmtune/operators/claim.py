@@ -17,6 +17,7 @@ from airflow_llmtune.resources.meta import (
     OWNER_ANNOTATION,
     TASK_ANNOTATION,
     Outcome,
+    has_our_name,
     identity_selector,
     object_name,
     owner_labels,
@@ -78,9 +79,8 @@ class Claim(NamedTuple):
         return {**self.ownership, FINGERPRINT_ANNOTATION: fingerprint, TASK_ANNOTATION: json.dumps(self.who)}
 
     def made(self, obj: JSON) -> bool:
-        """Tell whether some try of this task made it; somebody's copy has all of its labels, but not its name."""
-        number = path(obj, "metadata", "labels", ATTEMPT_LABEL) or ""
-        return number.isdecimal() and bool(obj["metadata"]["name"] == self.name(int(number)))
+        """Tell whether some try of this task made it."""
+        return has_our_name(obj, *self.who)
 
     def owns(self, obj: JSON) -> bool:
         return _annotation(obj, OWNER_ANNOTATION) == self.owner

@@ -10,7 +10,7 @@ from airflow_llmtune.operators.base import KubeflowOperator
 from airflow_llmtune.resources import credentials
 
 if TYPE_CHECKING:
-    from airflow_llmtune.resources.meta import Problems
+    from airflow_llmtune.resources.problems import Problems
 
 __all__ = ["CredentialsOperator"]
 

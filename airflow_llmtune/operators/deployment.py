@@ -19,9 +19,11 @@ from airflow_llmtune.links.kserve import EndpointLink
 from airflow_llmtune.operators.applying import apply, differs
 from airflow_llmtune.operators.claim import Claim
 from airflow_llmtune.operators.model_asset import tell_outlets
+from airflow_llmtune.operators.refusal import fail_on
 from airflow_llmtune.operators.waiting import WaitingOperator
 from airflow_llmtune.resources import credentials, inference_service, rollback_record, rollout
-from airflow_llmtune.resources.meta import Outcome, Problems, ResourceKind, path
+from airflow_llmtune.resources.meta import Outcome, ResourceKind, path
+from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.revision import REVISION_LABEL, read_revisions, stamped
 from airflow_llmtune.triggers.rollback import ATTEMPTS, await_end, find_record, forget, keep_previous, roll_back
 
@@ -181,7 +183,7 @@ class DeploymentOperator(WaitingOperator):
             problems.add("namespace", self.namespace, rule, "leave one of the two out")
         if not problems.errors:
             self.read_smoke_test(manifest, problems)
-        self._raise_problems(problems)
+        fail_on(self, problems)
         return manifest
 
     async def _namespace(self, manifest: JSON) -> str:
@@ -225,7 +227,7 @@ class DeploymentOperator(WaitingOperator):
     def _desired(self, manifest: JSON, current: JSON | None, namespace: str, *, goes_on: bool) -> JSON:
         problems = Problems()
         desired = self.adapt({**manifest, "spec": stamped(manifest["spec"])}, current, problems, goes_on=goes_on)
-        self._raise_problems(problems)
+        fail_on(self, problems)
         return {**desired, "metadata": {**desired["metadata"], "namespace": namespace}}
 
     async def _send(self, client: KubeflowClient, desired: JSON, *, dry_run: bool = False) -> JSON:
@@ -334,7 +336,7 @@ class DeploymentOperator(WaitingOperator):
             return None
         connection, problems = Connection.get(self.endpoint_conn_id), Problems()
         found = credentials.read_connection(credentials.ENDPOINT, self.endpoint_conn_id, connection, problems)
-        self._raise_problems(problems)
+        fail_on(self, problems)
         return found.values.get(credentials.ENDPOINT_TOKEN)
 
     def _result(self, obj: JSON, url: str | None, address_url: str | None, asked: JSON | None) -> JSON:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from airflow_llmtune.exceptions import ExperimentFailedError, KubernetesApiError, OutcomeError
 from airflow_llmtune.operators.base import KubeflowOperator
 from airflow_llmtune.resources import experiment
-from airflow_llmtune.resources.meta import Outcome, Problems, path, whole
+from airflow_llmtune.resources.meta import Outcome, path, whole
+from airflow_llmtune.resources.problems import Problems
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

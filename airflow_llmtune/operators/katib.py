@@ -11,11 +11,12 @@ from airflow_llmtune.operators.base import KubeflowOperator
 from airflow_llmtune.operators.experiment_lifecycle import ExperimentLifecycle
 from airflow_llmtune.operators.manifest import load_manifest_file, read_manifest
 from airflow_llmtune.operators.model_asset import ModelState
+from airflow_llmtune.operators.refusal import fail_on
 from airflow_llmtune.operators.unchanged import SkippingOperator
 from airflow_llmtune.resources import experiment, train_job, trial_template, warm_start
 from airflow_llmtune.resources.defaults import TRAINER_IMAGE, WARM_START_SCALE
 from airflow_llmtune.resources.fingerprint import tuning_fingerprint
-from airflow_llmtune.resources.meta import Problems
+from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.search_space import SearchSpace
 
 if TYPE_CHECKING:
@@ -241,7 +242,7 @@ class KatibTuneLLMOperator(SkippingOperator, ExperimentLifecycle):
             problems = Problems()
             rule = f"is no Experiment with a best trial in namespace {namespace}"
             problems.add("warm_start", name, rule, "give the name of a finished one, or the parameters themselves")
-            self._raise_problems(problems)
+            fail_on(self, problems)
         assert obj is not None, "else raised"
         assert optimum is not None, "else raised"
         point = experiment.search_space_of(obj)(optimum.assignments)

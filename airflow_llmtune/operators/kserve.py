@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from airflow_llmtune.operators.deployment import DeploymentOperator
 from airflow_llmtune.operators.manifest import load_manifest_file, read_manifest
 from airflow_llmtune.resources import canary, inference_service, llm_inference_service, serving_spec, smoke_test
-from airflow_llmtune.resources.meta import Problems, path, whole
+from airflow_llmtune.resources.meta import path, whole
+from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.rollback_record import whole_manifest
 
 if TYPE_CHECKING:

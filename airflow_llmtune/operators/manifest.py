@@ -9,7 +9,8 @@ import yaml
 from jinja2 import TemplateNotFound
 
 from airflow_llmtune.resources.environment import check_environments
-from airflow_llmtune.resources.meta import Problems, metadata
+from airflow_llmtune.resources.meta import metadata
+from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.shape import check_plain
 
 if TYPE_CHECKING:

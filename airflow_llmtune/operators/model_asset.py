@@ -8,7 +8,7 @@ from airflow.sdk import Asset
 
 from airflow_llmtune.exceptions import LLMTuneError
 from airflow_llmtune.resources import champion
-from airflow_llmtune.resources.meta import Problems
+from airflow_llmtune.resources.problems import Problems
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context

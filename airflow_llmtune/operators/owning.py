@@ -5,14 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_llmtune.exceptions import ForeignObjectError, KubernetesApiError, WaitTimeoutError
-from airflow_llmtune.operators.applying import is_bad_input
-from airflow_llmtune.operators.claim import ON_CLEAR, ON_STALE, Claim, Policy, attempt_of, decide, fingerprint_of
+from airflow_llmtune.operators.claim import ON_CLEAR, ON_STALE, Claim, Policy, attempt_of, decide
 from airflow_llmtune.operators.manifest import with_metadata
+from airflow_llmtune.operators.refusal import fail_on_bad_input
 from airflow_llmtune.operators.site import site_annotations, site_name
 from airflow_llmtune.operators.waiting import WaitingOperator
 from airflow_llmtune.resources.meta import (
@@ -20,22 +20,36 @@ from airflow_llmtune.resources.meta import (
     ON_KILL_ANNOTATION,
     SITE_ANNOTATION,
     Outcome,
-    Problems,
     ResourceKind,
     path,
 )
+from airflow_llmtune.resources.problems import Problems
 
 if TYPE_CHECKING:
     from airflow_llmtune.hooks.client import KubeflowClient
     from airflow_llmtune.triggers.base import OnKillAction, WaitTrigger
 
-__all__ = ["OwningOperator"]
+__all__ = ["OwningOperator", "Wanted"]
 
 JSON = dict[str, Any]
 # Between its list and its create another try may have done the same.
 ROUNDS = 10
 # Airflow kills a task five seconds after it was told to stop.
 TELL_SECONDS = 1.0
+
+
+class Wanted(NamedTuple):
+    """
+    What a try asks for.
+
+    :param manifest: the object, without its name.
+    :param fingerprint: of what was asked for; of another one, an object of an earlier try is stale.
+    :param deadline: in seconds since the epoch; None: there is none.
+    """
+
+    manifest: JSON
+    fingerprint: str
+    deadline: float | None
 
 
 class OwningOperator(WaitingOperator):
@@ -131,11 +145,11 @@ class OwningOperator(WaitingOperator):
         problems.choice("on_stale", self.on_stale, ON_STALE)
         problems.choice("on_clear", self.on_clear, ON_CLEAR)
 
-    async def _create_or_adopt(self, claim: Claim, manifest: JSON, deadline: float | None) -> JSON:
+    async def _create_or_adopt(self, claim: Claim, wanted: Wanted) -> JSON:
         namespace = await self._find_namespace()
         async with self.hook.connect() as client:
             for _ in range(ROUNDS):
-                obj = await self._try_to_adopt(client, namespace, claim, manifest, deadline)
+                obj = await self._try_to_adopt(client, namespace, claim, wanted)
                 if obj is not None:
                     await self._accompany(client, obj)
                     return obj
@@ -149,24 +163,21 @@ class OwningOperator(WaitingOperator):
         theirs = self.build_manifest(Problems()) if self.takes_manifest else None
         return self.namespace or path(theirs, "metadata", "namespace") or await self.hook.default_namespace()
 
-    async def _try_to_adopt(
-        self, client: KubeflowClient, namespace: str, claim: Claim, manifest: JSON, deadline: float | None
-    ) -> JSON | None:
+    async def _try_to_adopt(self, client: KubeflowClient, namespace: str, claim: Claim, wanted: Wanted) -> JSON | None:
         """Return the object that the task waits for; None when somebody else was there meanwhile: look again."""
         latest = next(reversed(await self._find_made(client, namespace, claim)), None)
         attempt = 1
         if latest is not None:
             self._check_site(latest)
             policy = Policy(self.on_stale, self.on_clear, self.uses_failed)
-            fingerprint = fingerprint_of(self.asked_for(manifest))
-            adoption = decide(claim, latest, self.read_outcome(latest), fingerprint, policy)
+            adoption = decide(claim, latest, self.read_outcome(latest), wanted.fingerprint, policy)
             if adoption.action == "adopt":
                 return await self._take_over(client, latest, claim)
             if adoption.action == "replace" and not await self._stop(client, latest, adoption.why):
                 return None
             attempt = attempt_of(latest) + 1
-        self._check_time_left(deadline)
-        return await self._create(client, namespace, claim, attempt, manifest)
+        self._check_time_left(wanted.deadline)
+        return await self._create(client, namespace, claim, attempt, wanted)
 
     async def _take_over(self, client: KubeflowClient, obj: JSON, claim: Claim) -> JSON | None:
         """Write the new owner on an adopted object, so that the earlier try's trigger leaves it alone."""
@@ -183,19 +194,18 @@ class OwningOperator(WaitingOperator):
         return adopted
 
     async def _create(
-        self, client: KubeflowClient, namespace: str, claim: Claim, attempt: int, manifest: JSON
+        self, client: KubeflowClient, namespace: str, claim: Claim, attempt: int, wanted: Wanted
     ) -> JSON | None:
-        fingerprint = fingerprint_of(self.asked_for(manifest))
-        annotations = {**claim.annotations(fingerprint), **site_annotations(), ON_KILL_ANNOTATION: self.on_kill_action}
-        named = with_metadata(manifest, claim.name(attempt), namespace, claim.labels(attempt), annotations)
+        ours = claim.annotations(wanted.fingerprint)
+        annotations = {**ours, **site_annotations(), ON_KILL_ANNOTATION: self.on_kill_action}
+        named = with_metadata(wanted.manifest, claim.name(attempt), namespace, claim.labels(attempt), annotations)
         named = self.finish_manifest(named)
         try:
             await self.rehearse(client, namespace, named)
             await self._accompany(client, named, dry_run=True)
             obj = await client.create(self.kind, namespace, named)
         except KubernetesApiError as error:
-            if is_bad_input(error):
-                raise AirflowFailException(f"{self.kind.kind} {claim.name(attempt)!r} was refused: {error}") from error
+            fail_on_bad_input(self.kind, claim.name(attempt), error)
             if error.reason != "AlreadyExists":
                 raise
             await self._check_not_foreign(client, named)

@@ -7,12 +7,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowSkipException
 
-from airflow_llmtune.exceptions import InvalidSpecError, LLMTuneError
+from airflow_llmtune.exceptions import LLMTuneError
 from airflow_llmtune.operators.model_asset import ModelState, lineage_of, name_in_inlets, tell_outlets
+from airflow_llmtune.operators.refusal import fail_on
 from airflow_llmtune.resources import champion
-from airflow_llmtune.resources.meta import Problems
+from airflow_llmtune.resources.problems import Problems
 
 if TYPE_CHECKING:
     from airflow.sdk import Asset, Context
@@ -49,13 +50,6 @@ class ModelAssetOperator(BaseOperator):
         super().__init__(multiple_outputs=multiple_outputs, **kwargs)
         self.model_asset = model_asset
         name_in_inlets(self, model_asset)
-
-    def fail_on(self, problems: Problems) -> None:
-        try:
-            problems.raise_if_any(f"Task {self.task_id}")
-        except InvalidSpecError as error:
-            # A retry cannot mend the input.
-            raise AirflowFailException(str(error)) from error
 
     def skip(self, context: Context, decision: JSON) -> NoReturn:
         """Skip this task, and so what comes after it; the reason stays readable in the XCom ``decision``."""
@@ -137,7 +131,7 @@ class CompareModelOperator(ModelAssetOperator):
                 lineage=lineage_of(context),
                 allow_backfill=bool(allow_backfill),
             )
-        self.fail_on(problems)
+        fail_on(self, problems)
         assert decision is not None, "else there were problems"
         told = {**decision.to_json(rule, asked["baseline"]), "allow_backfill": allow_backfill}
         if not decision.promote:
@@ -278,7 +272,7 @@ class DetectModelDriftOperator(ModelAssetOperator):
         drift = None
         if tolerated is not None:
             drift = champion.detect_drift(self.evaluation, current, rule, tolerated, problems)
-        self.fail_on(problems)
+        fail_on(self, problems)
         assert drift is not None, "else there were problems"
         told = drift.to_json(self.metric)
         if not drift.drifted:

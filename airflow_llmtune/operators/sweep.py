@@ -9,19 +9,11 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException
 
-from airflow_llmtune.exceptions import InvalidSpecError
+from airflow_llmtune.operators.refusal import fail_on
 from airflow_llmtune.operators.site import site_name
-from airflow_llmtune.resources.meta import (
-    ATTEMPT_LABEL,
-    ON_KILL_ANNOTATION,
-    SITE_ANNOTATION,
-    TASK_ANNOTATION,
-    Problems,
-    object_name,
-    path,
-)
+from airflow_llmtune.resources.meta import ON_KILL_ANNOTATION, SITE_ANNOTATION, TASK_ANNOTATION, has_our_name, path
+from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.triggers.connection import ClusterConnection
 from airflow_llmtune.triggers.task_state import ENDED_STATES, task_state
 
@@ -142,11 +134,7 @@ class SweepOrphansOperator(ClusterConnection, BaseOperator):
             rule = "is not set, and so objects of another Airflow could not be told from those of this one"
             fix = "set AIRFLOW__LLMTUNE__SITE (or [api] base_url) for the workers to what no other Airflow has"
             problems.add("[llmtune] site", site, rule, fix)
-        try:
-            problems.raise_if_any(f"Task {self.task_id}")
-        except InvalidSpecError as error:
-            # A retry cannot mend the input.
-            raise AirflowFailException(str(error)) from error
+        fail_on(self, problems)
         return str(site), bool(only_tells)
 
     async def _find(self) -> tuple[str, list[Found]]:
@@ -176,14 +164,13 @@ class SweepOrphansOperator(ClusterConnection, BaseOperator):
             return "its task has on_kill_action='keep'"
         if datetime.now(UTC) - created < self.min_age:
             return "it is younger than min_age"
-        return self._why_awaited(found.obj["metadata"], annotations.get(TASK_ANNOTATION))
+        return self._why_awaited(found.obj, annotations.get(TASK_ANNOTATION))
 
-    def _why_awaited(self, metadata: JSON, task: str | None) -> str | None:
+    def _why_awaited(self, obj: JSON, task: str | None) -> str | None:
         key = TaskKey.read(task)
         if key is None:
             return "it does not tell of which task"
-        attempt = path(metadata, "labels", ATTEMPT_LABEL) or ""
-        if not attempt.isdecimal() or metadata["name"] != object_name(*key, int(attempt)):
+        if not has_our_name(obj, *key):
             return "it is somebody's copy"
         state = task_state(key)
         if state not in ENDED_STATES:

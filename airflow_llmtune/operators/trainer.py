@@ -19,7 +19,8 @@ from airflow_llmtune.resources import (
 )
 from airflow_llmtune.resources.defaults import TRAINER_IMAGE
 from airflow_llmtune.resources.fingerprint import evaluation_fingerprint, training_fingerprint
-from airflow_llmtune.resources.meta import Outcome, Problems
+from airflow_llmtune.resources.meta import Outcome
+from airflow_llmtune.resources.problems import Problems
 
 if TYPE_CHECKING:
     from airflow_llmtune.hooks.client import KubeflowClient

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_llmtune.exceptions import SourceVersionError
 from airflow_llmtune.operators.credentials import CredentialsOperator
 from airflow_llmtune.operators.model_asset import ModelState, lineage_of, name_in_inlets, suppress_events
+from airflow_llmtune.operators.refusal import fail_on
 from airflow_llmtune.resources.fingerprint import read_annotations, to_annotations
-from airflow_llmtune.resources.meta import Problems, did_you_mean
+from airflow_llmtune.resources.problems import Problems, did_you_mean
 from airflow_llmtune.resources.source import Source
 
 if TYPE_CHECKING:
@@ -173,5 +174,5 @@ class SkippingOperator(CredentialsOperator):
                         raise
                     rule = f"has no version to compare: {error}"
                     problems.add(argument, given, rule, f"give `version_options={{'{option}': ...}}`")
-        self._raise_problems(problems)
+        fail_on(self, problems)
         return versions

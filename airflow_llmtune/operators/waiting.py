@@ -10,11 +10,11 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException
 
-from airflow_llmtune.exceptions import InvalidSpecError, LLMTuneError
+from airflow_llmtune.exceptions import LLMTuneError
 from airflow_llmtune.operators.claim import Claim
-from airflow_llmtune.resources.meta import Outcome, Problems
+from airflow_llmtune.resources.meta import Outcome
+from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.triggers.connection import ClusterConnection
 from airflow_llmtune.triggers.task_state import task_state
 
@@ -173,13 +173,6 @@ class WaitingOperator(ClusterConnection, BaseOperator):
         problems.seconds("poll_interval", self.poll_interval, "30.0")
         if self.api_retry_timeout != 0:  # which asks once
             problems.seconds("api_retry_timeout", self.api_retry_timeout, "300.0")
-
-    def _raise_problems(self, problems: Problems) -> None:
-        try:
-            problems.raise_if_any(f"Task {self.task_id}")
-        except InvalidSpecError as error:
-            # A retry cannot mend the input.
-            raise AirflowFailException(str(error)) from error
 
     def _deadline(self, since: datetime | None, context: Context) -> float | None:
         """Return when the wait gives up, in seconds since the epoch; ``timeout`` counts from ``since``."""

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from airflow_llmtune.resources.meta import Problems, did_you_mean, finite
+from airflow_llmtune.resources.meta import finite
+from airflow_llmtune.resources.problems import Problems, did_you_mean
 
 if TYPE_CHECKING:
     from airflow_llmtune.resources.search_space import SearchSpace

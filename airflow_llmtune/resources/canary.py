@@ -10,7 +10,8 @@ from copy import deepcopy
 from typing import Any
 
 from airflow_llmtune.resources.inference_service import DEPLOYMENT_MODE, KIND, deployment_mode, storage_uri
-from airflow_llmtune.resources.meta import Problems, path
+from airflow_llmtune.resources.meta import path
+from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.revision import read_revision
 from airflow_llmtune.resources.rollback_record import whole_manifest
 

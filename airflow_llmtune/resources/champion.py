@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from airflow_llmtune.resources.meta import Problems, did_you_mean, finite, path
+from airflow_llmtune.resources.meta import finite, path
+from airflow_llmtune.resources.problems import Problems, did_you_mean
 
 __all__ = ["SCHEMA_VERSION", "Decision", "Drift", "Rule", "decide", "describe", "detect_drift", "to_record", "without"]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from airflow_llmtune.resources.redaction import is_secret
 
 if TYPE_CHECKING:
-    from airflow_llmtune.resources.meta import Problems
+    from airflow_llmtune.resources.problems import Problems
 
 __all__ = [
     "AWS",

@@ -10,7 +10,7 @@ from airflow_llmtune.resources.meta import is_plain, path, text_of
 from airflow_llmtune.resources.redaction import is_secret
 
 if TYPE_CHECKING:
-    from airflow_llmtune.resources.meta import Problems
+    from airflow_llmtune.resources.problems import Problems
 
 __all__ = ["check_entries", "check_environments", "read_env", "refuse_secret"]
 

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from airflow_llmtune.exceptions import OutcomeError
 from airflow_llmtune.resources import experiment_preflight
 from airflow_llmtune.resources.algorithms import ALGORITHMS, check_algorithm
-from airflow_llmtune.resources.meta import Outcome, Problems, ResourceKind, condition, is_plain, metadata, path, text_of
+from airflow_llmtune.resources.meta import Outcome, ResourceKind, condition, is_plain, metadata, path, text_of
+from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.search_space import SearchSpace, decode_number
 from airflow_llmtune.resources.trial import KIND as TRIAL_KIND
 from airflow_llmtune.resources.trial import metric_strategies, read_assignments, read_metrics, read_trial

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from airflow_llmtune.resources.header import check_header, check_metadata
-from airflow_llmtune.resources.meta import MAX_NAME_LENGTH, Problems, ResourceKind, finite, path
+from airflow_llmtune.resources.meta import MAX_NAME_LENGTH, ResourceKind, finite, path
+from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.shape import has_shape
 
 __all__ = ["check"]

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from airflow_llmtune.resources.meta import path
 
 if TYPE_CHECKING:
-    from airflow_llmtune.resources.meta import Problems, ResourceKind
+    from airflow_llmtune.resources.meta import ResourceKind
+    from airflow_llmtune.resources.problems import Problems
 
 __all__ = ["check_header", "check_metadata", "check_pairs"]
 

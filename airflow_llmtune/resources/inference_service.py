@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from airflow_llmtune.resources.header import check_header
-from airflow_llmtune.resources.meta import Problems, ResourceKind, path
+from airflow_llmtune.resources.meta import ResourceKind, path
+from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.revision import read_revision
 
 __all__ = [

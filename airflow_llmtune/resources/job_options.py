@@ -7,13 +7,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_llmtune.resources import job, pytorch_job, train_job
-from airflow_llmtune.resources.meta import did_you_mean
 from airflow_llmtune.resources.pod_override import check_override
+from airflow_llmtune.resources.problems import did_you_mean
 from airflow_llmtune.resources.runtime_patch import FIRST_WITH_DEADLINE, LATEST, check_pod_template, read_version
 from airflow_llmtune.resources.shape import check_plain
 
 if TYPE_CHECKING:
-    from airflow_llmtune.resources.meta import Problems
+    from airflow_llmtune.resources.problems import Problems
 
 __all__ = ["DEFAULTS", "PRIMARY_CONTAINERS", "read_job", "read_options"]
 

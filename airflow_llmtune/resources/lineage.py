@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from airflow_llmtune.resources.meta import Problems, path, text_of
+from airflow_llmtune.resources.meta import path, text_of
+from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.source import Source
 
 __all__ = ["DatasetName", "name_dataset", "read_parameters", "read_tags"]

@@ -1,4 +1,4 @@
-"""What all kinds share: owners, object names and labels, outcomes, and the collector of input errors."""
+"""What all kinds share: owners, object names and labels, and outcomes."""
 
 from __future__ import annotations
 
@@ -6,12 +6,8 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
-from datetime import timedelta
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, TypeGuard
-
-from airflow_llmtune.exceptions import FieldError, InvalidSpecError
-from airflow_llmtune.resources.redaction import shown
 
 __all__ = [
     "ATTEMPT_LABEL",
@@ -19,6 +15,7 @@ __all__ = [
     "EPOCH_ANNOTATION",
     "FINGERPRINT_ANNOTATION",
     "IDENTITY_LABEL",
+    "MAX_LABEL_LENGTH",
     "MAX_NAME_LENGTH",
     "ON_KILL_ANNOTATION",
     "OWNER_ANNOTATION",
@@ -28,11 +25,10 @@ __all__ = [
     "WAITED_FOR",
     "Outcome",
     "Phase",
-    "Problems",
     "ResourceKind",
     "condition",
-    "did_you_mean",
     "finite",
+    "has_our_name",
     "identity",
     "identity_selector",
     "is_plain",
@@ -69,14 +65,10 @@ WAITED_FOR = f"{IDENTITY_LABEL},!{SETTLED_LABEL}"
 # Katib refuses longer Experiment names; with its suffixes (`-<8 characters>` for a trial, `-master-0` for its
 # pod; `-bayesianoptimization` for a service) 40 stays below the 63 of a DNS label.
 MAX_NAME_LENGTH = 40
-_MAX_LABEL_LENGTH = 63
-_MAX_DNS_LENGTH = 253
+MAX_LABEL_LENGTH = 63
 _MAX_MESSAGE_LENGTH = 1000
-_MAX_ERROR_LENGTH = 300
 # What ends a text for the system, and half of a character.
 _UNPASSABLE = r"[\0\ud800-\udfff]"
-_DNS_NAME = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
-_DNS_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 
 Phase = Literal["Pending", "Running", "Succeeded", "Failed"]
 
@@ -124,6 +116,14 @@ def object_name(dag_id: str, task_id: str, run_id: str, map_index: int, attempt:
     return _readable(dag_id, task_id, MAX_NAME_LENGTH - len(suffix)) + suffix
 
 
+def has_our_name(obj: Mapping[str, Any], dag_id: str, task_id: str, run_id: str, map_index: int) -> bool:
+    """Tell whether it is an attempt of that task instance; somebody's copy has all of its labels, but not its name."""
+    number = path(obj, "metadata", "labels", ATTEMPT_LABEL) or ""
+    return number.isdecimal() and obj["metadata"]["name"] == object_name(
+        dag_id, task_id, run_id, map_index, int(number)
+    )
+
+
 def owner_labels(dag_id: str, task_id: str, run_id: str, map_index: int, attempt: int) -> dict[str, str]:
     """``map_index`` is there for mapped tasks only, as in the cncf provider: "-1" is no valid label value."""
     labels = {
@@ -166,10 +166,10 @@ def _readable(dag_id: str, task_id: str, room: int) -> str:
 
 def _label_value(text: str) -> str:
     safe = re.sub(r"[^A-Za-z0-9_.-]+", "_", text).strip("_.-")
-    if safe == text and len(safe) <= _MAX_LABEL_LENGTH:
+    if safe == text and len(safe) <= MAX_LABEL_LENGTH:
         return safe
     # Two different run ids must not end up in the same label.
-    short = safe[: _MAX_LABEL_LENGTH - 9].rstrip("_.-")
+    short = safe[: MAX_LABEL_LENGTH - 9].rstrip("_.-")
     return f"{short}-{_digest(text)[:8]}" if short else _digest(text)[:8]
 
 
@@ -263,104 +263,3 @@ class Outcome(NamedTuple):
 
 
 # --- checking input -----------------------------------------------------------------------------------------
-
-
-def did_you_mean(word: Any, known: Iterable[str]) -> str:
-    """The end of a "fix" sentence: the nearest known word, or all of them."""
-    import difflib  # here, since a DAG file that is right has no use for it
-
-    words = sorted(known)
-    near = difflib.get_close_matches(word, words, n=1) if isinstance(word, str) else []
-    return f"did you mean `{near[0]}`?" if near else "use one of " + ", ".join(f"`{known}`" for known in words)
-
-
-def _line(text: str) -> str:
-    """One line that a terminal shows as it is."""
-    text = text if len(text) <= _MAX_ERROR_LENGTH else text[: _MAX_ERROR_LENGTH - 1] + "…"
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
-
-
-class Problems:
-    """Collects every mistake of an input, so that its author mends them in one go.
-
-    The readers return the cast value, or None after having noted why there is none.
-    Values may come as text: Jinja renders text.
-    """
-
-    def __init__(self) -> None:
-        self.errors: list[FieldError] = []
-
-    def add(self, argument: str, value: Any, rule: str, fix: str) -> None:
-        # What an author gave may be part of each of them.
-        self.errors.append(FieldError(_line(argument), shown(argument, value), _line(rule), _line(fix)))
-
-    def raise_if_any(self, subject: str) -> None:
-        if self.errors:
-            raise InvalidSpecError(subject, self.errors)
-
-    def number(self, argument: str, value: Any) -> float | None:
-        number = finite(value)
-        if number is None:
-            self.add(argument, value, "is not a finite number", "give a number such as 0.001")
-        return number
-
-    def integer(self, argument: str, value: Any, *, at_least: int | None = None) -> int | None:
-        number = whole(value)
-        if number is None:
-            self.add(argument, value, "is not a whole number", "give an integer such as 8")
-        elif at_least is not None and number < at_least:
-            self.add(argument, value, f"is less than {at_least}", f"give {at_least} or more")
-            return None
-        return number
-
-    def choice(self, argument: str, value: Any, known: Iterable[str]) -> str | None:
-        allowed = list(known)
-        if isinstance(value, str) and value in allowed:
-            return value
-        self.add(argument, value, "is not known", did_you_mean(value, allowed))
-        return None
-
-    def boolean(self, argument: str, value: Any) -> bool | None:
-        text = str(value).strip().lower()
-        if text not in ("true", "false"):
-            self.add(argument, value, "is neither true nor false", "give one of these")
-            return None
-        return text == "true"
-
-    def duration(self, argument: str, value: Any, example: str) -> None:
-        """Durations are the one argument that is no text: they have to be there before anything is rendered."""
-        if not isinstance(value, timedelta):
-            self.add(argument, value, "is no timedelta", f"give {example}, say")
-        elif value <= timedelta():
-            self.add(argument, value, "is not above zero", f"give {example}, say")
-
-    def name(self, argument: str, value: Any, fix: str) -> str | None:
-        """Of something in the cluster."""
-        if isinstance(value, str) and len(value) <= _MAX_DNS_LENGTH and re.fullmatch(_DNS_NAME, value):
-            return value
-        self.add(argument, value, "is not a name: a-z, 0-9, `-` and `.` are taken", fix)
-        return None
-
-    def namespace(self, argument: str, value: Any) -> None:
-        """An empty one is none."""
-        if not value:
-            return
-        if not isinstance(value, str) or len(value) > _MAX_LABEL_LENGTH or not re.fullmatch(_DNS_LABEL, value):
-            rule = f"is not a namespace's name: at most {_MAX_LABEL_LENGTH} characters a-z, 0-9 and `-`"
-            self.add(argument, value, rule, "give such as 'team-nlp', or leave it out")
-
-    def seconds(self, argument: str, value: Any, example: str) -> None:
-        """As a duration, it is no text."""
-        if isinstance(value, str) or finite(value) is None:
-            self.add(argument, value, "is no number of seconds", f"give {example}, say")
-        elif value <= 0:
-            self.add(argument, value, "is not above zero", f"give {example}, say")
-
-    def mapping(self, argument: str, value: Any) -> dict[str, Any]:
-        """An absent mapping is an empty one."""
-        if value is None:
-            return {}
-        if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
-            return dict(value)
-        self.add(argument, value, "is not a mapping with text keys", "give a dict such as {'name': 'value'}")
-        return {}

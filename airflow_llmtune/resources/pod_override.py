@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_llmtune.resources.environment import check_entries
 from airflow_llmtune.resources.header import check_metadata
-from airflow_llmtune.resources.meta import did_you_mean
+from airflow_llmtune.resources.problems import did_you_mean
 
 if TYPE_CHECKING:
-    from airflow_llmtune.resources.meta import Problems
+    from airflow_llmtune.resources.problems import Problems
 
 __all__ = ["check_override", "merge"]
 

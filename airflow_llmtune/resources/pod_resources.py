@@ -6,7 +6,8 @@ import math
 import re
 from typing import Any
 
-from airflow_llmtune.resources.meta import Problems, did_you_mean, text_of
+from airflow_llmtune.resources.meta import text_of
+from airflow_llmtune.resources.problems import Problems, did_you_mean
 
 __all__ = ["quantity", "read_resources"]
 

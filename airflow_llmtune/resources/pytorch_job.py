@@ -8,7 +8,8 @@ from copy import deepcopy
 from typing import Any
 
 from airflow_llmtune.resources.header import check_header
-from airflow_llmtune.resources.meta import Outcome, Problems, ResourceKind, condition, path
+from airflow_llmtune.resources.meta import Outcome, ResourceKind, condition, path
+from airflow_llmtune.resources.problems import Problems
 
 __all__ = [
     "CONTAINER",

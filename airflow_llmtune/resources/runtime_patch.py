@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from airflow_llmtune.resources.meta import Problems
+    from airflow_llmtune.resources.problems import Problems
 
 __all__ = [
     "CONTAINER",

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
 from airflow_llmtune.exceptions import OutcomeError
-from airflow_llmtune.resources.meta import Problems, did_you_mean, finite, is_plain, text_of, whole
+from airflow_llmtune.resources.meta import finite, is_plain, text_of, whole
+from airflow_llmtune.resources.problems import Problems, did_you_mean
 
 __all__ = [
     "Distribution",

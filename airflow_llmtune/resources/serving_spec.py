@@ -13,10 +13,11 @@ from airflow_llmtune.resources import inference_service, llm_inference_service
 from airflow_llmtune.resources.environment import check_environments, read_env, refuse_secret
 from airflow_llmtune.resources.header import check_pairs
 from airflow_llmtune.resources.inference_service import DEPLOYMENT_MODE, MAX_NAME_LENGTH, MODES
-from airflow_llmtune.resources.meta import Problems, did_you_mean, is_plain, text_of
+from airflow_llmtune.resources.meta import is_plain, text_of
 from airflow_llmtune.resources.model_storage import ModelStorage
 from airflow_llmtune.resources.pod_override import merge
 from airflow_llmtune.resources.pod_resources import read_resources
+from airflow_llmtune.resources.problems import Problems, did_you_mean
 from airflow_llmtune.resources.redaction import is_secret
 from airflow_llmtune.resources.shape import check_plain
 

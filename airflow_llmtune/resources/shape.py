@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from airflow_llmtune.resources.meta import Problems, finite
+from airflow_llmtune.resources.meta import finite
+from airflow_llmtune.resources.problems import Problems
 
 __all__ = ["check_plain", "has_shape"]
 

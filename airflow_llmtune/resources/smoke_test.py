@@ -6,10 +6,11 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow_llmtune.resources.meta import did_you_mean, path
+from airflow_llmtune.resources.meta import path
+from airflow_llmtune.resources.problems import did_you_mean
 
 if TYPE_CHECKING:
-    from airflow_llmtune.resources.meta import Problems
+    from airflow_llmtune.resources.problems import Problems
 
 __all__ = ["ROOTS", "SmokeTest"]
 

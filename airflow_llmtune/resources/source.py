@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from airflow_llmtune.resources.meta import is_plain
 
 if TYPE_CHECKING:
-    from airflow_llmtune.resources.meta import Problems
+    from airflow_llmtune.resources.problems import Problems
 
 __all__ = ["Source", "mount_path"]
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from airflow_llmtune.resources import job
-from airflow_llmtune.resources.meta import Outcome, Problems, ResourceKind, finite, path
+from airflow_llmtune.resources.meta import Outcome, ResourceKind, finite, path
+from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.runtime_patch import CONTAINER, FIRST_WITH_DEADLINE, Version, patches
 
 __all__ = [

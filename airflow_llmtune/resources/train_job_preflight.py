@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from airflow_llmtune.resources.header import check_header
-from airflow_llmtune.resources.meta import Problems, path
+from airflow_llmtune.resources.meta import path
+from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.shape import has_shape
 from airflow_llmtune.resources.train_job import KIND, RUNTIME_KINDS, check_reserved
 

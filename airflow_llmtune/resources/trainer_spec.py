@@ -11,8 +11,9 @@ from airflow_llmtune.resources.credentials import Credentials, argument_of
 from airflow_llmtune.resources.defaults import TRAINER_IMAGE
 from airflow_llmtune.resources.environment import read_env, refuse_secret
 from airflow_llmtune.resources.job_options import DEFAULTS, PRIMARY_CONTAINERS, read_job
-from airflow_llmtune.resources.meta import Problems, is_plain, text_of
+from airflow_llmtune.resources.meta import is_plain, text_of
 from airflow_llmtune.resources.pod_resources import quantity, read_resources
+from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.redaction import is_secret
 from airflow_llmtune.resources.runtime_patch import Version
 from airflow_llmtune.resources.source import Source

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from airflow_llmtune.resources import job, pytorch_job, train_job
 from airflow_llmtune.resources.defaults import TRAINER_IMAGE
 from airflow_llmtune.resources.job_options import read_options
-from airflow_llmtune.resources.meta import Problems, metadata, text_of
+from airflow_llmtune.resources.meta import metadata, text_of
 from airflow_llmtune.resources.pod import LOG_COLLECTOR
+from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.trainer_pod import Flag, job_manifest, literal
 from airflow_llmtune.resources.trainer_spec import (
     OUTPUT_FLAG,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from airflow_llmtune.hooks.experiment_diagnosis import explain_experiment
+from airflow_llmtune.hooks.experiment_diagnosis import explain_experiment, read_trials
 from airflow_llmtune.resources import experiment
 from airflow_llmtune.resources.meta import IDENTITY_LABEL, Outcome
 from airflow_llmtune.resources.tuning_progress import (
@@ -80,9 +80,7 @@ class KatibExperimentTrigger(WaitTrigger):
             self._publication.changed()
 
     async def tell_last(self, client: KubeflowClient, obj: JSON) -> None:
-        selector = f"{EXPERIMENT_LABEL}={self.name}"
-        trials, _ = await client.list_all(experiment.TRIAL_KIND, self.namespace, label_selector=selector)
-        told = read_end(obj, trials)
+        told = read_end(obj, await read_trials(client, obj))
         self.log.info("%s %s got as far as: %s", self.kind.kind, self.name, told["best"])
         await push(self.task_instance, told)
 

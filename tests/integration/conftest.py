@@ -14,10 +14,13 @@ from airflow_llmtune.controlplane import ControlPlane
 from airflow_llmtune.hooks.client import KubeflowClient
 from airflow_llmtune.hooks.kubeflow import KubeflowHook
 from airflow_llmtune.operators import waiting
+from airflow_llmtune.operators.claim import attempt_of
+from airflow_llmtune.resources import experiment
 from airflow_llmtune.triggers import list_watch
 from held_jobs import HeldJobs, new_namespace
 from program import Program
 from task_run import Run
+from tasks import mine, names
 from trainer_image import make_image
 
 
@@ -64,6 +67,22 @@ def ask(kubeconfig: str) -> Callable[[Callable[[KubeflowClient], Any]], Any]:
 @pytest.fixture
 def run() -> Run:
     return Run()
+
+
+@pytest.fixture
+def standing(
+    plane: ControlPlane, ask: Callable[[Callable[[KubeflowClient], Any]], Any], run: Run
+) -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    """Return the task's Experiments that are not being deleted, oldest attempt first; no one outlives the test."""
+
+    def find() -> list[dict[str, Any]]:
+        found, _ = ask(lambda client: client.list_all(experiment.KIND, "default", label_selector=mine(run)))
+        return sorted((item for item in found if "deletionTimestamp" not in item["metadata"]), key=attempt_of)
+
+    yield find
+    plane.faults.clear()
+    for name in names(find()):
+        ask(lambda client, name=name: client.delete(experiment.KIND, "default", name))
 
 
 @pytest.fixture

@@ -25,13 +25,6 @@ from airflow_llmtune.triggers.base import OBJECT_DELETED, STALLED, WAIT_TIMEOUT
 from tasks import LOSS, fine_tune, mine, raw_experiment, tune
 
 
-def standing(ask, run):
-    """Return the task's Experiments that are not being deleted, oldest attempt first."""
-    found, _ = ask(lambda client: client.list_all(experiment.KIND, "default", label_selector=mine(run)))
-    kept = [item for item in found if "deletionTimestamp" not in item["metadata"]]
-    return sorted(kept, key=attempt_of)
-
-
 def test_a_worker_lost_after_create_adopts_the_running_experiment(kubeconfig, run, ask):
     operator = tune(kubeconfig, trainer_args={"nap": 1})
     run.defer(operator)
@@ -75,11 +68,11 @@ def test_a_foreign_object_of_our_name_is_refused(kubeconfig, run, ask):
         run.complete(tune(kubeconfig))
 
 
-def test_a_deadline_ends_the_wait_and_deletes_the_experiment(kubeconfig, run, ask):
+def test_a_deadline_ends_the_wait_and_deletes_the_experiment(kubeconfig, run, standing):
     operator = tune(kubeconfig, trainer_args={"nap": 60}, timeout=timedelta(seconds=2))
     with pytest.raises(AirflowFailException, match="did not finish before its deadline"):
         run.complete(operator)
-    assert standing(ask, run) == []
+    assert standing() == []
 
 
 def test_an_experiment_deleted_under_the_task_is_told(kubeconfig, run, ask):
@@ -112,11 +105,11 @@ def test_what_ended_while_the_wait_gave_up_is_used(kubeconfig, run, reason):
     assert operator.execute_complete(run.context(), event)["experiment"] == trigger.name
 
 
-def test_what_stalls_is_deleted_and_told_as_that(kubeconfig, run, ask):
+def test_what_stalls_is_deleted_and_told_as_that(kubeconfig, run, standing):
     operator = tune(kubeconfig, trainer_args={"nap": 60}, stall_timeout=timedelta(seconds=3))
     with pytest.raises(StalledError, match="got no further for 3 s"):
         run.complete(operator)
-    assert standing(ask, run) == []
+    assert standing() == []
 
 
 @pytest.mark.parametrize(
@@ -135,7 +128,7 @@ def test_what_stalls_is_deleted_and_told_as_that(kubeconfig, run, ask):
     ],
 )
 def test_a_kill_in_the_middle_of_a_worker_s_wait_deletes_what_nobody_comes_back_for(
-    kubeconfig, run, ask, airflow_says, state, tries, settings, left
+    kubeconfig, run, standing, airflow_says, state, tries, settings, left
 ):
     airflow_says(state)
     operator = tune(kubeconfig, trainer_args={"nap": 2}, deferrable=False, **settings)
@@ -149,33 +142,33 @@ def test_a_kill_in_the_middle_of_a_worker_s_wait_deletes_what_nobody_comes_back_
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    assert bool(standing(ask, run)) == left
+    assert bool(standing()) == left
     assert left or run.xcoms["progress"]["max_trials"] == 3
 
 
 @pytest.mark.parametrize("tries", [1, 2])
-def test_a_kill_whose_task_state_cannot_be_read_deletes_nothing(kubeconfig, run, ask, tries):
+def test_a_kill_whose_task_state_cannot_be_read_deletes_nothing(kubeconfig, run, ask, standing, tries):
     operator = tune(kubeconfig, trainer_args={"nap": 30})
     for _ in range(tries):
         trigger = run.defer(operator)
     operator._begin(run.context())
     operator.on_kill()  # There is no supervisor to ask here.
-    assert len(standing(ask, run)) == 1
+    assert len(standing()) == 1
     ask(lambda client: client.delete(experiment.KIND, "default", trigger.name))
 
 
 @pytest.mark.parametrize(("tries", "left"), [(1, True), (2, False)])
-def test_a_failed_trigger_leaves_the_object_only_to_a_retry(kubeconfig, run, ask, tries, left):
+def test_a_failed_trigger_leaves_the_object_only_to_a_retry(kubeconfig, run, ask, standing, tries, left):
     operator = tune(kubeconfig, trainer_args={"nap": 30})
     for _ in range(tries):
         trigger = run.defer(operator)
     with pytest.raises(TaskDeferralError):
         operator.resume_execution("__fail__", {"error": "Trigger failure"}, run.context())
-    assert bool(standing(ask, run)) == left
+    assert bool(standing()) == left
     ask(lambda client: client.delete(experiment.KIND, "default", trigger.name))
 
 
-def test_a_wait_that_no_triggerer_took_up_ends_as_any_other(kubeconfig, run, ask):
+def test_a_wait_that_no_triggerer_took_up_ends_as_any_other(kubeconfig, run, standing):
     never_told = {"next_method": "__fail__", "next_kwargs": {"error": "Trigger timeout"}}
     operator = tune(kubeconfig)
     trigger = run.defer(operator)
@@ -188,7 +181,7 @@ def test_a_wait_that_no_triggerer_took_up_ends_as_any_other(kubeconfig, run, ask
     run.defer(operator)
     with pytest.raises(WaitTimeoutError, match="no triggerer told so"):
         operator.resume_execution(**never_told, context=run.context())
-    assert [attempt_of(item) for item in standing(ask, run)] == [1]
+    assert [attempt_of(item) for item in standing()] == [1]
     # Somebody has deleted it: what Airflow says is all there is.
     with pytest.raises(TaskDeferralTimeout):
         operator.resume_execution(**never_told, context=run.new_try())

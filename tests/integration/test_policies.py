@@ -25,22 +25,9 @@ from airflow_llmtune.resources import experiment
 from airflow_llmtune.resources.meta import Outcome
 from airflow_llmtune.triggers.base import API_ERROR
 from clients import http_client
-from tasks import LOSS, any_experiment, mine, one_good_trial, raw_experiment, tune
+from tasks import LOSS, any_experiment, names, one_good_trial, raw_experiment, tune
 
 LONG = {"nap": 60}
-
-
-@pytest.fixture
-def standing(ask, run):
-    """Return the task's Experiments that are not being deleted, oldest attempt first."""
-
-    def find():
-        found, _ = ask(lambda client: client.list_all(experiment.KIND, "default", label_selector=mine(run)))
-        return sorted((item for item in found if "deletionTimestamp" not in item["metadata"]), key=attempt_of)
-
-    yield find
-    for item in find():
-        ask(lambda client, item=item: client.delete(experiment.KIND, "default", item["metadata"]["name"]))
 
 
 @pytest.fixture
@@ -51,10 +38,6 @@ def uneven(kubeconfig, tmp_path):
         return any_experiment(kubeconfig, one_good_trial(tmp_path, others, **spec), **(settings or {}))
 
     return make
-
-
-def names(found):
-    return [item["metadata"]["name"] for item in found]
 
 
 def attempts(found):

@@ -13,13 +13,12 @@ from airflow.sdk.exceptions import AirflowFailException
 from uuid6 import uuid7
 
 from airflow_llmtune.exceptions import ExperimentFailedError, KubernetesApiError, SupersededError
-from airflow_llmtune.operators.claim import attempt_of
 from airflow_llmtune.operators.katib import KatibTuneLLMOperator
 from airflow_llmtune.resources import experiment
 from airflow_llmtune.resources.credentials import Credentials
 from airflow_llmtune.resources.meta import OWNER_ANNOTATION
 from airflow_llmtune.triggers import base
-from tasks import any_experiment, mine, one_good_trial, tune
+from tasks import any_experiment, names, one_good_trial, tune
 
 LONG = {"nap": 60}
 SOON = {"api_retry_timeout": 1.0}
@@ -40,21 +39,6 @@ def _no_fault_outlives_its_test(plane):
     plane.faults.clear()
 
 
-@pytest.fixture
-def standing(plane, ask, run):
-    """Return the names of the task's Experiments that are not being deleted, oldest attempt first."""
-
-    def find():
-        found, _ = ask(lambda client: client.list_all(experiment.KIND, "default", label_selector=mine(run)))
-        kept = [item for item in found if "deletionTimestamp" not in item["metadata"]]
-        return [item["metadata"]["name"] for item in sorted(kept, key=attempt_of)]
-
-    yield find
-    plane.faults.clear()
-    for name in find():
-        ask(lambda client, name=name: client.delete(experiment.KIND, "default", name))
-
-
 def test_who_dies_before_the_rest_is_deleted_leaves_that_to_the_next_try(
     kubeconfig, run, standing, tmp_path, monkeypatch
 ):
@@ -71,7 +55,7 @@ def test_who_dies_before_the_rest_is_deleted_leaves_that_to_the_next_try(
 
 def test_trials_that_may_not_be_read_cost_no_result(plane, kubeconfig, run, standing):
     plane.faults.add(r"/trials\?", method="GET", code=403, message=NO_TRIALS, times=FOREVER)
-    assert run.complete(tune(kubeconfig))["experiment"] in standing()
+    assert run.complete(tune(kubeconfig))["experiment"] in names(standing())
 
 
 async def test_trials_that_may_not_be_read_hold_no_deletion_up(plane, kubeconfig, run, monkeypatch):
@@ -95,12 +79,12 @@ def test_an_xcom_that_cannot_be_pushed_neither_hides_a_failure_nor_costs_a_resul
         with pytest.raises(ExperimentFailedError, match="lower the range"):
             run.complete(tune(kubeconfig, trainer_args={"diverge": True}))
     else:
-        assert run.complete(tune(kubeconfig))["experiment"] in standing()
+        assert run.complete(tune(kubeconfig))["experiment"] in names(standing())
 
 
 def test_a_result_that_cannot_be_marked_as_delivered_is_returned(plane, kubeconfig, run, standing):
     plane.faults.add("/experiments/dag-task-", method="PATCH", code=404, times=FOREVER)
-    assert run.complete(tune(kubeconfig))["experiment"] in standing()
+    assert run.complete(tune(kubeconfig))["experiment"] in names(standing())
 
 
 def test_two_tries_that_adopt_at_once_leave_it_to_the_newer(kubeconfig, run, ask, standing, monkeypatch):
@@ -118,7 +102,7 @@ def test_two_tries_that_adopt_at_once_leave_it_to_the_newer(kubeconfig, run, ask
     monkeypatch.setattr(type(operator), "_take_over", too_late)
     with pytest.raises(SupersededError):
         operator.execute(run.context())
-    assert standing() == [first.name]
+    assert names(standing()) == [first.name]
 
 
 def test_a_kept_result_of_other_arguments_is_not_the_result(kubeconfig, run, standing):
@@ -171,7 +155,7 @@ def test_a_copy_that_somebody_made_of_an_experiment_is_left_alone(kubeconfig, ru
     airflow_says("failed")
     operator._begin(run.context())
     operator.on_kill()
-    assert standing() == [copied["metadata"]["name"]]
+    assert names(standing()) == [copied["metadata"]["name"]]
 
 
 def test_who_is_shut_down_while_the_best_is_read_leaves_it_to_the_next_try(

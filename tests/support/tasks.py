@@ -97,6 +97,10 @@ def mine(run: Any) -> str:
     return identity_selector("dag", "task", run.run_id, run.map_index)
 
 
+def names(found: list[dict[str, Any]]) -> list[str]:
+    return [item["metadata"]["name"] for item in found]
+
+
 def any_train_job(kubeconfig: str, train_job: Any, **changes: Any) -> TrainJobOperator:
     """Run a manifest in whatever form."""
     return TrainJobOperator(

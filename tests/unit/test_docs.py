@@ -12,7 +12,7 @@ import pytest
 from airflow_llmtune.exceptions import InvalidSpecError
 from airflow_llmtune.operators.katib import KatibTuneLLMOperator
 from airflow_llmtune.resources import search_space as search
-from airflow_llmtune.resources.meta import Problems
+from airflow_llmtune.resources.problems import Problems
 from llmtune_trainer.settings import usage
 
 ROOT = Path(__file__).parent.parent.parent

@@ -20,7 +20,7 @@ from airflow_llmtune.exceptions import SourceVersionError
 from airflow_llmtune.hooks import source_version
 from airflow_llmtune.hooks.source_version import read_version
 from airflow_llmtune.resources.credentials import Credentials
-from airflow_llmtune.resources.meta import Problems
+from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.source import Source
 
 NONE = Credentials()

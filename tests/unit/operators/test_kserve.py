@@ -16,7 +16,7 @@ from airflow.sdk.serde import deserialize, serialize
 from airflow.serialization.serialized_objects import DagSerialization
 
 from airflow_llmtune.operators.kserve import CanaryTrafficOperator, DeployLLMOperator, InferenceServiceOperator
-from airflow_llmtune.resources.meta import Problems
+from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.triggers.kserve import InferenceServiceTrigger, LLMInferenceServiceTrigger
 from task_run import Run
 

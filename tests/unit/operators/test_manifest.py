@@ -6,7 +6,7 @@ import pytest
 
 from airflow_llmtune.operators.manifest import read_manifest
 from airflow_llmtune.resources import experiment
-from airflow_llmtune.resources.meta import Problems
+from airflow_llmtune.resources.problems import Problems
 
 
 def read(value: Any) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ import pytest
 
 from airflow_llmtune.resources import canary
 from airflow_llmtune.resources.inference_service import DEPLOYMENT_MODE, KIND
-from airflow_llmtune.resources.meta import Problems
+from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.revision import read_revision, stamped
 from crd_schemas import violations
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_llmtune.resources.champion import Rule, decide, describe, detect_drift, to_record
-from airflow_llmtune.resources.meta import Problems
+from airflow_llmtune.resources.problems import Problems
 
 LAST_WEEK, TODAY = "2026-11-15T00:00:00+00:00", "2026-11-22T00:00:00+00:00"
 NOW = {"dag_id": "retune", "run_id": "today", "task_id": "gate", "map_index": -1, "try_number": 1, "run_after": TODAY}

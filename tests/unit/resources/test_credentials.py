@@ -18,7 +18,7 @@ from airflow_llmtune.resources.credentials import (
     name_secret,
     read_connection,
 )
-from airflow_llmtune.resources.meta import Problems
+from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.trainer_spec import TrainerSpec
 
 SECRET = "hf_SECRET"

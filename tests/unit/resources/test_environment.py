@@ -9,7 +9,7 @@ import pytest
 from airflow_llmtune.exceptions import InvalidSpecError
 from airflow_llmtune.resources import trial_template
 from airflow_llmtune.resources.environment import check_environments
-from airflow_llmtune.resources.meta import Problems
+from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.trainer_spec import RESERVED_FLAGS, TrainerSpec, read_flags
 from llmtune_trainer.settings import Settings
 

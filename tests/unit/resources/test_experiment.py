@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from airflow_llmtune.exceptions import InvalidSpecError, OutcomeError
 from airflow_llmtune.resources import experiment
 from airflow_llmtune.resources.experiment import ExperimentSpec
-from airflow_llmtune.resources.meta import Problems
+from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.search_space import (
     SearchSpace,
     categorical,

@@ -16,7 +16,7 @@ from airflow_llmtune.resources.fingerprint import (
     training_fingerprint,
     tuning_fingerprint,
 )
-from airflow_llmtune.resources.meta import Problems
+from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.search_space import SearchSpace
 from airflow_llmtune.resources.trial_template import TrainerSpec
 from llmtune_trainer.settings import EVALUATION_SETTINGS

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from airflow_llmtune.resources import experiment, pod, trial_template
-from airflow_llmtune.resources.meta import Problems
+from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.revision import stamped
 from airflow_llmtune.resources.search_space import SearchSpace
 from airflow_llmtune.resources.serving_spec import ServingSpec

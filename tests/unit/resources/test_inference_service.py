@@ -8,7 +8,7 @@ import pytest
 
 from airflow_llmtune.resources import inference_service, llm_inference_service
 from airflow_llmtune.resources.inference_service import DEPLOYMENT_MODE, check_manifest
-from airflow_llmtune.resources.meta import Problems
+from airflow_llmtune.resources.problems import Problems
 
 MANIFEST: dict[str, Any] = {
     "apiVersion": "serving.kserve.io/v1beta1",

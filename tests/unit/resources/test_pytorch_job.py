@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_llmtune.resources import pytorch_job
-from airflow_llmtune.resources.meta import Problems
+from airflow_llmtune.resources.problems import Problems
 
 JSON = dict[str, Any]
 TEMPLATE: JSON = {"spec": {"containers": [{"name": "pytorch", "image": "x"}]}}

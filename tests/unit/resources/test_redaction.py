@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from airflow_llmtune.resources import experiment
-from airflow_llmtune.resources.meta import Problems
+from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.redaction import carries_secret, looks_secret, shown
 
 SECRET = "hf_SECRET"

@@ -10,7 +10,7 @@ import pytest
 
 from airflow_llmtune.exceptions import InvalidSpecError
 from airflow_llmtune.resources import trial_template
-from airflow_llmtune.resources.meta import Problems
+from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.runtime_patch import Version, read_version
 from airflow_llmtune.resources.search_space import SearchSpace, double
 from airflow_llmtune.resources.train_job_preflight import check_manifest

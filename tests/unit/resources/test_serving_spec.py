@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from airflow_llmtune.resources.meta import Problems
+from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.revision import stamped
 from airflow_llmtune.resources.serving_spec import ServingSpec
 from crd_schemas import violations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_llmtune.resources.meta import Problems
+from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.smoke_test import ROOTS, SmokeTest
 
 

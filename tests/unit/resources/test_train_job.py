@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_llmtune.resources import train_job
-from airflow_llmtune.resources.meta import Problems
+from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.runtime_patch import LATEST
 from airflow_llmtune.resources.train_job_preflight import check_manifest
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from airflow_llmtune.exceptions import InvalidSpecError
 from airflow_llmtune.resources import trial_template
-from airflow_llmtune.resources.meta import Problems
+from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.redaction import carries_secret
 from airflow_llmtune.resources.search_space import SearchSpace, categorical, discrete, double, integer
 from airflow_llmtune.resources.trial_template import TrainerSpec

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from airflow_llmtune.resources import search_space as search
 from airflow_llmtune.resources.experiment import ExperimentSpec
-from airflow_llmtune.resources.meta import Problems
+from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.search_space import Parameter, SearchSpace
 from airflow_llmtune.resources.warm_start import narrow, start_from
 
