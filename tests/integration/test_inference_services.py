@@ -196,7 +196,9 @@ def test_a_model_of_the_hosts_disk_is_linked(cluster: Cluster, tmp_path: Path, s
     found = cluster.ready(name)
     assert cluster.ask(found["status"]["url"]) == "from disk"
     assert found["status"]["servingRuntimeName"] == name
-    assert model_status(found)["states"] == {"activeModelState": "Loaded", "targetModelState": "Loaded"}
+    # As KServe does, the model's state is told before the ingress' in each look: it follows Ready.
+    loaded = {"activeModelState": "Loaded", "targetModelState": "Loaded"}
+    cluster.until(name, lambda found: model_status(found).get("states") == loaded)
 
 
 @pytest.mark.parametrize("mode", ["Standard", "Knative"])
