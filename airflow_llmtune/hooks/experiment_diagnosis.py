@@ -11,6 +11,7 @@ from airflow_llmtune.hooks.diagnosis import Diagnosis, read_pods
 from airflow_llmtune.resources import experiment, job_kinds, pod, suggestion, trial
 from airflow_llmtune.resources.cause import gist
 from airflow_llmtune.resources.meta import Outcome, ResourceKind, path
+from airflow_llmtune.resources.trial import TRIAL_LABEL
 from airflow_llmtune.resources.tuning_progress import EXPERIMENT_LABEL
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["explain_experiment", "read_trials"]
 
 JSON = dict[str, Any]
-TRIAL_LABEL = "katib.kubeflow.org/trial"
 # More trials than these say the same thing again.
 EXPLAINED_TRIALS = 3
 # So many names fit into the address of a request.

@@ -58,10 +58,6 @@ class CredentialsOperator(KubeflowOperator):
         made = [self._credentials.to_secret(obj)] if self._credentials.secrets else []
         return [*super().companions(obj), *made]
 
-    def finish_manifest(self, manifest: JSON) -> JSON:
-        named: JSON = credentials.name_secret(super().finish_manifest(manifest), manifest["metadata"]["name"])
-        return named
-
 
 def _read(argument: str, conn_id: Any, problems: Problems) -> credentials.Credentials:
     if conn_id in _NONE:

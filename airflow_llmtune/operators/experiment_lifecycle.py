@@ -62,7 +62,7 @@ class ExperimentLifecycle(KubeflowOperator):
         """Return what turns Katib's strings into typed parameters."""
         return experiment.search_space_of(obj)
 
-    def artifact_uri(self, trial: str) -> str | None:  # noqa: ARG002 (a hook for the subclass)
+    def artifact_uri(self, name: str, trial: str) -> str | None:  # noqa: ARG002 (a hook for the subclass)
         """Return where the trial left its model; None when it left none."""
         return None
 
@@ -93,7 +93,7 @@ class ExperimentLifecycle(KubeflowOperator):
     async def read_result(self, client: KubeflowClient, obj: JSON) -> JSON:
         await self._check_succeeded_trials(client, obj)
         optimum = experiment.read_optimum(obj)
-        uri = None if optimum is None else self.artifact_uri(optimum.trial)
+        uri = None if optimum is None else self.artifact_uri(obj["metadata"]["name"], optimum.trial)
         result = {**experiment.read_result(obj, self.decoder(obj), uri), "partial": False}
         self.log.info(
             "Best trial %s: parameters %s, metrics %s",

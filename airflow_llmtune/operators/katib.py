@@ -16,8 +16,10 @@ from airflow_llmtune.operators.unchanged import SkippingOperator
 from airflow_llmtune.resources import experiment, train_job, trial_template, warm_start
 from airflow_llmtune.resources.defaults import TRAINER_IMAGE, WARM_START_SCALE
 from airflow_llmtune.resources.fingerprint import tuning_fingerprint
+from airflow_llmtune.resources.meta import path
 from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.search_space import SearchSpace
+from airflow_llmtune.resources.trial import TRIAL_LABEL
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -63,10 +65,12 @@ class KatibTuneLLMOperator(SkippingOperator, ExperimentLifecycle):
     """
     Tunes the fine-tune of an LLM: each trial is one run of the trainer image with other hyperparameters.
 
-    XCom: as :class:`KatibExperimentOperator`; ``parameters`` has the types of the search space, and ``artifact_uri`` is
-    the best trial's adapter when ``output_uri`` is given. ``model_asset``, ``skip_if_unchanged`` and
-    ``version_options``: :class:`~airflow_llmtune.operators.unchanged.SkippingOperator`; ``hub_conn_id`` and
-    ``aws_conn_id``: :class:`~airflow_llmtune.operators.credentials.CredentialsOperator`.
+    XCom: as :class:`KatibExperimentOperator`; ``parameters`` has the types of the search space, ``artifact_uri`` is the
+    best trial's adapter when ``output_uri`` is given, and ``manifest`` what its trainer tells of it, or None when its
+    pod is gone. ``model_asset``, ``skip_if_unchanged`` and ``version_options``:
+    :class:`~airflow_llmtune.operators.unchanged.SkippingOperator`; ``cache``:
+    :class:`~airflow_llmtune.operators.cache.CachingOperator`; ``hub_conn_id`` and ``aws_conn_id``:
+    :class:`~airflow_llmtune.operators.credentials.CredentialsOperator`.
 
     :param model: base model: ``org/name`` or ``hf://org/name[@revision]``, ``s3://bucket/prefix``,
         ``pvc://claim/path``, or an absolute path that exists in the pod.
@@ -83,7 +87,7 @@ class KatibTuneLLMOperator(SkippingOperator, ExperimentLifecycle):
     :param parallel_trial_count: trials at the same time.
     :param max_failed_trial_count: give up after this many failed trials; default 3, or all when there are fewer.
     :param trainer_args: fixed settings of the trainer, such as ``{"max_steps": 100}``.
-    :param output_uri: where each trial leaves its adapter, in a folder of its own; default: nowhere.
+    :param output_uri: where each trial leaves its adapter, in ``<Experiment>/<trial>`` below it; default: nowhere.
     :param resources_per_trial: requests and limits of each pod, such as ``{"cpu": 4, "memory": "16Gi", "gpu": 1}``.
     :param image: trainer image.
     :param env: environment of the trainer: name to text, or to an EnvVarSource such as
@@ -195,11 +199,13 @@ class KatibTuneLLMOperator(SkippingOperator, ExperimentLifecycle):
         trainer = self._trainer(problems).with_credentials(self.read_credentials(problems), problems)
         scale = self._check_warm_start(spec.space, problems)
         template = trial_template.trial_template(trainer, spec.space, problems)
+        pods = spec.parallel_trial_count * trainer.num_nodes
+        annotations = {**self.input_annotations(), **self.cache_annotations(trainer, pods, problems)}
         if self._point is not None and scale is not None and not problems.errors:
             spec, notes = warm_start.start_from(spec, self._point, scale)
             for note in notes:
                 self.log.info("Warm start: %s", note)
-        return spec.to_manifest("", "", {}, self.input_annotations(), template)
+        return spec.to_manifest("", "", {}, annotations, template)
 
     def _check_warm_start(self, space: SearchSpace, problems: Problems) -> float | None:
         """Return the scale, when it is good."""
@@ -274,6 +280,7 @@ class KatibTuneLLMOperator(SkippingOperator, ExperimentLifecycle):
             resources_argument="resources_per_trial",
             env=self.env,
             output_uri=self.output_uri,
+            cache=self.cache,
             problems=problems,
             **trial_template.read_options("job_options", self.job_options, problems),
         )
@@ -301,7 +308,21 @@ class KatibTuneLLMOperator(SkippingOperator, ExperimentLifecycle):
                 f"Experiment {result['experiment']} has no usable trial: the loss of all of them was no finite number. "
                 f"Fix: lower the range of `parameters.learning_rate`, or check the data set"
             )
-        return result
+        return {**result, "manifest": await self._read_manifest(client, result)}
 
-    def artifact_uri(self, trial: str) -> str | None:
-        return None if self.output_uri is None else f"{self.output_uri.rstrip('/')}/{trial}"
+    def artifact_uri(self, name: str, trial: str) -> str | None:
+        return None if self.output_uri is None else f"{self.output_uri.rstrip('/')}/{name}/{trial}"
+
+    async def _read_manifest(self, client: KubeflowClient, result: JSON) -> JSON | None:
+        """Return what the best trial's pod has told of its training; None when it is gone, or may not be read."""
+        from airflow_llmtune.hooks.training_result import read_training_result
+
+        selector = f"{TRIAL_LABEL}={result['trial']}"
+        try:
+            manifest: JSON | None = (await read_training_result(client, result["namespace"], selector)).get("manifest")
+        except KubernetesApiError as error:
+            self.log.warning("What trial %s tells of its training could not be read: %s", result["trial"], error)
+            return None
+        if version := path(manifest, "trainer_version"):
+            self.log.info("It was trained by version %s of the trainer", version)
+        return manifest

@@ -70,12 +70,16 @@ class DeployLLMOperator(DeploymentOperator):
 
     :param name: name of the InferenceService, part of its URL; runs of the DAG deploy to the same one.
     :param model: base model, or one into which an adapter was merged.
-    :param adapter: LoRA adapter, such as ``fine_tune.output["artifact_uri"]``; None serves the model alone.
+    :param adapter: LoRA adapter, such as ``fine_tune.output["artifact_uri"]``, or that of the best trial,
+        ``tune.output["artifact_uri"]``; None serves the model alone.
+    :param adapter_manifest: what the trainer tells of it, ``tune.output["manifest"]``: an adapter that vLLM cannot load
+        is then refused, and the rank follows from it.
     :param served_model_name: what clients ask for; default: ``name``.
     :param runtime: ``huggingface`` (default) or ``vllm``.
     :param kind: ``InferenceService``, or ``LLMInferenceService``, which runs vLLM and needs KServe's LLM controller.
     :param deployment_mode: ``Standard`` or ``Knative``; default: the cluster's.
-    :param max_lora_rank: rank of the adapter, rounded up to what vLLM takes; default: vLLM's own, 16.
+    :param max_lora_rank: rank of the adapter, rounded up to what vLLM takes; default: the manifest's, else vLLM's
+        own, 16.
     :param model_args: further flags of the server: ``{"max-model-len": 4096, "trust-remote-code": True}``.
     :param env: environment of the server: name to text, or to an EnvVarSource such as ``secretKeyRef``.
     :param resources_per_replica: requests and limits of each pod, such as ``{"cpu": 8, "memory": "32Gi", "gpu": 1}``.
@@ -93,6 +97,7 @@ class DeployLLMOperator(DeploymentOperator):
         "name",
         "model",
         "adapter",
+        "adapter_manifest",
         "served_model_name",
         "runtime",
         "kind",
@@ -108,7 +113,7 @@ class DeployLLMOperator(DeploymentOperator):
         "labels",
         "overrides",
     )
-    template_fields_renderers = {"model_args": "json", "overrides": "yaml"}
+    template_fields_renderers = {"adapter_manifest": "json", "model_args": "json", "overrides": "yaml"}
 
     def __init__(
         self,
@@ -116,6 +121,7 @@ class DeployLLMOperator(DeploymentOperator):
         name: str,
         model: str,
         adapter: str | None = None,
+        adapter_manifest: Mapping[str, Any] | None = None,
         served_model_name: str | None = None,
         runtime: str | None = None,
         kind: str = "InferenceService",
@@ -139,6 +145,7 @@ class DeployLLMOperator(DeploymentOperator):
         self.adapter = adapter
         # A missing XCom renders to None, which must not serve the model without its adapter.
         self._takes_adapter = adapter is not None
+        self.adapter_manifest = adapter_manifest
         self.served_model_name = served_model_name
         self.runtime = runtime
         self.kind = kind
@@ -177,6 +184,7 @@ class DeployLLMOperator(DeploymentOperator):
             name=self.name,
             model=self.model,
             adapter=self.adapter,
+            adapter_manifest=self.adapter_manifest,
             served_model_name=self.served_model_name,
             kind=self.kind,
             runtime=self.runtime,

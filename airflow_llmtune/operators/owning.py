@@ -23,6 +23,7 @@ from airflow_llmtune.resources.meta import (
     ResourceKind,
     path,
 )
+from airflow_llmtune.resources.own_name import fill_in
 from airflow_llmtune.resources.problems import Problems
 
 if TYPE_CHECKING:
@@ -99,15 +100,11 @@ class OwningOperator(WaitingOperator):
 
     def build_manifest(self, problems: Problems) -> JSON:
         """
-        Turn the rendered arguments into the object to create; it gets its name and labels later.
+        Turn the rendered arguments into the object to create; it gets its name, for which ``OWN_NAME`` stands, later.
 
         :param problems: takes every mistake; with any, the manifest is not used.
         """
         raise NotImplementedError
-
-    def finish_manifest(self, manifest: JSON) -> JSON:
-        """Fill in what depends on the object's name, which is known by now; nothing, for most."""
-        return manifest
 
     def companions(self, obj: JSON) -> list[JSON]:  # noqa: ARG002
         """Return what belongs to the object and goes with it: Secrets, volume claims. Names begin with its own."""
@@ -151,7 +148,8 @@ class OwningOperator(WaitingOperator):
             for _ in range(ROUNDS):
                 obj = await self._try_to_adopt(client, namespace, claim, wanted)
                 if obj is not None:
-                    await self._accompany(client, obj)
+                    if not self.read_outcome(obj).finished:
+                        await self._accompany(client, obj)
                     return obj
         raise KubernetesApiError(
             f"The {self.kind.kind} of this task in namespace {namespace} changed each time it was looked at",
@@ -199,7 +197,7 @@ class OwningOperator(WaitingOperator):
         ours = claim.annotations(wanted.fingerprint)
         annotations = {**ours, **site_annotations(), ON_KILL_ANNOTATION: self.on_kill_action}
         named = with_metadata(wanted.manifest, claim.name(attempt), namespace, claim.labels(attempt), annotations)
-        named = self.finish_manifest(named)
+        named = fill_in(named, claim.name(attempt))
         try:
             await self.rehearse(client, namespace, named)
             await self._accompany(client, named, dry_run=True)
@@ -237,11 +235,10 @@ class OwningOperator(WaitingOperator):
             )
 
     async def _accompany(self, client: KubeflowClient, obj: JSON, *, dry_run: bool = False) -> None:
-        from airflow_llmtune.resources.companion import companion_kind, owned_by
+        from airflow_llmtune.operators.companions import bring
 
         for manifest in self.companions(obj):
-            kind, namespace = companion_kind(manifest), obj["metadata"]["namespace"]
-            await client.apply(kind, namespace, owned_by(obj, manifest), force=True, dry_run=dry_run)
+            await bring(client, obj, manifest, dry_run=dry_run)
 
     def _check_time_left(self, deadline: float | None) -> None:
         if deadline is not None and deadline <= time.time():

@@ -10,7 +10,6 @@ from airflow_llmtune.operators.base import KubeflowOperator
 from airflow_llmtune.operators.manifest import load_manifest_file, read_manifest
 from airflow_llmtune.operators.unchanged import SkippingOperator
 from airflow_llmtune.resources import (
-    pod,
     pytorch_job,
     train_job,
     train_job_preflight,
@@ -19,7 +18,7 @@ from airflow_llmtune.resources import (
 )
 from airflow_llmtune.resources.defaults import TRAINER_IMAGE
 from airflow_llmtune.resources.fingerprint import evaluation_fingerprint, training_fingerprint
-from airflow_llmtune.resources.meta import Outcome
+from airflow_llmtune.resources.meta import Outcome, path
 from airflow_llmtune.resources.problems import Problems
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ class TrainingLifecycle(KubeflowOperator):
 
     async def read_result(self, client: KubeflowClient, obj: JSON) -> JSON:
         """Return what the trainer wrote into its pod's termination message; a pod of other code has written none."""
-        from airflow_llmtune.hooks.diagnosis import read_pods
+        from airflow_llmtune.hooks.training_result import read_training_result
 
         metadata = obj["metadata"]
         result: JSON = {
@@ -48,10 +47,11 @@ class TrainingLifecycle(KubeflowOperator):
             "metrics": train_job.read_metrics(obj),
             "artifact_uri": None,
         }
-        for item in await read_pods(client, metadata["namespace"], self.trigger_class.pod_selector(metadata["name"])):
-            if (told := pod.read_training_result(item)) is not None:
-                result |= {key: told[key] for key in _TOLD if key in told}
-        return result
+        selector = self.trigger_class.pod_selector(metadata["name"])
+        told = await read_training_result(client, metadata["namespace"], selector)
+        if (version := path(told, "manifest", "trainer_version")) is not None:
+            self.log.info("%s ran version %s of the trainer", metadata["name"], version)
+        return result | {key: told[key] for key in _TOLD if key in told}
 
     async def explain_failure(self, client: KubeflowClient, obj: JSON, outcome: Outcome) -> OutcomeError:
         metadata = obj["metadata"]
@@ -135,7 +135,8 @@ class TrainerOperator(SkippingOperator, TrainingLifecycle):
     Runs the trainer as a Job or, with several nodes, a PyTorchJob or a TrainJob; the two below say what for.
 
     ``model_asset``, ``skip_if_unchanged`` and ``version_options``:
-    :class:`~airflow_llmtune.operators.unchanged.SkippingOperator`; ``hub_conn_id`` and ``aws_conn_id``:
+    :class:`~airflow_llmtune.operators.unchanged.SkippingOperator`; ``cache``:
+    :class:`~airflow_llmtune.operators.cache.CachingOperator`; ``hub_conn_id`` and ``aws_conn_id``:
     :class:`~airflow_llmtune.operators.credentials.CredentialsOperator`.
 
     :param model: base model, in the forms of :class:`~airflow_llmtune.operators.katib.KatibTuneLLMOperator`.
@@ -203,6 +204,7 @@ class TrainerOperator(SkippingOperator, TrainingLifecycle):
             resources=self.resources_per_node,
             resources_argument="resources_per_node",
             env=self.env,
+            cache=self.cache,
             problems=problems,
             **own,
             **trial_template.read_options("job_options", self.job_options, problems),
@@ -217,7 +219,7 @@ class TrainerOperator(SkippingOperator, TrainingLifecycle):
         :param problems: takes every mistake.
         """
         equipped = trainer.with_credentials(self.read_credentials(problems), problems)
-        annotations = self.input_annotations()
+        annotations = {**self.input_annotations(), **self.cache_annotations(trainer, trainer.num_nodes, problems)}
         return trial_template.training_manifest(equipped, "", "", {}, annotations, hyperparameters, problems)
 
 

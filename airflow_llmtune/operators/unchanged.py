@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_llmtune.exceptions import SourceVersionError
-from airflow_llmtune.operators.credentials import CredentialsOperator
+from airflow_llmtune.operators.cache import CachingOperator
 from airflow_llmtune.operators.model_asset import ModelState, lineage_of, name_in_inlets, suppress_events
 from airflow_llmtune.operators.refusal import fail_on
 from airflow_llmtune.resources.fingerprint import read_annotations, to_annotations
@@ -30,7 +30,7 @@ _NO_VERSION = (None, "", "None")
 _INSTANCE = ("dag_id", "run_id", "task_id", "map_index")
 
 
-class SkippingOperator(CredentialsOperator):
+class SkippingOperator(CachingOperator):
     """
     Adds ``skip_if_unchanged`` to a run of the trainer.
 
@@ -45,10 +45,11 @@ class SkippingOperator(CredentialsOperator):
     :param version_options: versions that the worker cannot read, as only the pods see the source: ``model_version``,
         ``dataset_version``. The others it reads with the credentials of the connections.
 
-    The connections are those of :class:`~airflow_llmtune.operators.credentials.CredentialsOperator`.
+    ``cache``: :class:`~airflow_llmtune.operators.cache.CachingOperator`. The connections are those of
+    :class:`~airflow_llmtune.operators.credentials.CredentialsOperator`.
     """
 
-    template_fields: Sequence[str] = (*CredentialsOperator.template_fields, "skip_if_unchanged", "version_options")
+    template_fields: Sequence[str] = (*CachingOperator.template_fields, "skip_if_unchanged", "version_options")
 
     # The kind of result that is looked for.
     kept_as: ClassVar[str]
@@ -85,7 +86,7 @@ class SkippingOperator(CredentialsOperator):
 
     def asked_for(self, manifest: JSON) -> JSON:  # noqa: ARG002 (a champion that moved meanwhile is no other search)
         own = [name for name in self.template_fields if name not in SkippingOperator.template_fields]
-        return {name: getattr(self, name) for name in own}
+        return {name: getattr(self, name) for name in ("cache", *own)}
 
     def prepare(self, context: Context) -> None:
         """Find out what is needed only when there is something to do."""
@@ -163,7 +164,7 @@ class SkippingOperator(CredentialsOperator):
         credentials = self.read_credentials(problems)
         for argument, option in _VERSIONS.items():
             given = getattr(self, argument)
-            source = Source.read(argument, given, problems, revision=argument == "model")
+            source = Source.read(argument, given, problems)
             if option in options:
                 versions[argument] = f"given:{options[option]}"
             elif source is not None:

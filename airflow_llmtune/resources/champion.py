@@ -17,6 +17,8 @@ JSON = Mapping[str, Any]
 
 SCHEMA_VERSION = 1
 DIRECTIONS = ("minimize", "maximize")
+# Of two trainings that are alike, both differ.
+_OF_THE_RUN = {"train_tokens_per_second", "peak_memory_bytes"}
 # What a reader of a model without a champion gets: templates that ask for a part find nothing there, not an error.
 _PARTS: dict[str, Any] = {"parameters": {}, "metrics": {}, "artifact_uri": None, "model": None, "dataset": None}
 
@@ -117,7 +119,7 @@ def _known(candidate: JSON, champion: JSON, value: float, lineage: JSON, problem
     if not address or address != champion.get("artifact_uri"):
         return None
     same_run = _same(lineage, champion.get("lineage"), "dag_id", "run_id")
-    if all(candidate.get(key) == champion.get(key) for key in ("manifest", "metrics")):
+    if candidate.get("manifest") == champion.get("manifest") and _judged(candidate) == _judged(champion):
         if same_run:
             return Decision(True, "the candidate is the champion already, by this very run", value, done=True)
         return Decision(False, "the candidate is the champion: nothing has changed since it was promoted", value)
@@ -126,6 +128,12 @@ def _known(candidate: JSON, champion: JSON, value: float, lineage: JSON, problem
     told = "is where the champion lay, which has been written over, so that nothing is left to compare with"
     problems.add("candidate.artifact_uri", address, told, "give each run an `output_uri` of its own: …/{{ run_id }}")
     return None
+
+
+def _judged(model: JSON) -> JSON:
+    """Its metrics, without those of the run, which the same training made again differs in."""
+    metrics = model.get("metrics") or {}
+    return {name: value for name, value in metrics.items() if name not in _OF_THE_RUN}
 
 
 def _older(lineage: JSON, champion: JSON) -> bool:

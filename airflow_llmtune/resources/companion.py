@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow_llmtune.resources.meta import ResourceKind, path
 
-__all__ = ["companion_kind", "owned_by"]
+__all__ = ["SECRET", "VOLUME_CLAIM", "companion_kind", "is_owned_by", "owned_by"]
 
 SECRET = ResourceKind("", "v1", "Secret", "secrets")
 VOLUME_CLAIM = ResourceKind("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims")
@@ -25,3 +25,9 @@ def owned_by(owner: Mapping[str, Any], manifest: Mapping[str, Any]) -> dict[str,
         reference = {"apiVersion": owner["apiVersion"], "kind": owner["kind"], "name": owner["metadata"]["name"]}
         metadata["ownerReferences"] = [{**reference, "uid": uid}]
     return {**manifest, "metadata": metadata}
+
+
+def is_owned_by(companion: Mapping[str, Any], owner: Mapping[str, Any]) -> bool:
+    """Another object of the owner's name is another owner."""
+    uids = [reference["uid"] for reference in path(companion, "metadata", "ownerReferences") or []]
+    return path(owner, "metadata", "uid") in uids

@@ -6,6 +6,7 @@ import base64
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from airflow_llmtune.resources.own_name import OWN_NAME
 from airflow_llmtune.resources.redaction import is_secret
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ __all__ = [
     "Connection",
     "Credentials",
     "argument_of",
-    "name_secret",
     "read_connection",
 ]
 
@@ -27,8 +27,6 @@ __all__ = [
 HUB, AWS, ENDPOINT = "hub_conn_id", "aws_conn_id", "endpoint_conn_id"
 # What a served model asks for; no pod gets it.
 ENDPOINT_TOKEN = "TOKEN"  # noqa: S105  the name of a variable
-# Stands for the Secret's name until its owner has one; no object can be called so.
-_UNNAMED = "<owner>-credentials"
 # A key pair has none. Always referred to, so that the pods of a running object get one when its connection does.
 _SESSION_TOKEN = "AWS_SESSION_TOKEN"  # noqa: S105  the name of a variable
 _SECRET_KEY = "aws_secret_access_key"  # noqa: S105  the name of a field
@@ -68,7 +66,7 @@ class Credentials(NamedTuple):
 
     @property
     def references(self) -> dict[str, dict[str, Any]]:
-        """What the pods are told of the secrets; ``name_secret`` has to follow."""
+        """What the pods are told of the secrets; ``own_name.fill_in`` has to follow."""
         found = {name: _reference(name) for name in self.secrets}
         if "AWS_SECRET_ACCESS_KEY" in found:
             found[_SESSION_TOKEN] = _reference(_SESSION_TOKEN, optional=True)
@@ -80,20 +78,11 @@ class Credentials(NamedTuple):
         return {
             "apiVersion": "v1",
             "kind": "Secret",
-            "metadata": {"name": f"{metadata['name']}-credentials", "labels": dict(metadata.get("labels") or {})},
+            "metadata": {"name": _secret_name(metadata["name"]), "labels": dict(metadata.get("labels") or {})},
             "type": "Opaque",
             # Not `stringData`: a key that is left out of it stays in the Secret.
             "data": {name: base64.b64encode(value.encode()).decode() for name, value in self.secrets.items()},
         }
-
-
-def name_secret(manifest: Any, owner: str) -> Any:
-    """A copy of the owner's manifest that refers to its Secret by name."""
-    if isinstance(manifest, Mapping):
-        return {key: name_secret(value, owner) for key, value in manifest.items()}
-    if isinstance(manifest, list):
-        return [name_secret(item, owner) for item in manifest]
-    return f"{owner}-credentials" if manifest == _UNNAMED else manifest
 
 
 def argument_of(variable: str) -> str:
@@ -102,7 +91,11 @@ def argument_of(variable: str) -> str:
 
 
 def _reference(key: str, **more: bool) -> dict[str, Any]:
-    return {"secretKeyRef": {"name": _UNNAMED, "key": key, **more}}
+    return {"secretKeyRef": {"name": _secret_name(OWN_NAME), "key": key, **more}}
+
+
+def _secret_name(owner: str) -> str:
+    return f"{owner}-credentials"
 
 
 # --- connections --------------------------------------------------------------------------------------------

@@ -26,9 +26,11 @@ __all__ = [
 INPUTS_ANNOTATION = "airflow-llmtune/inputs"
 # What the loss of a given model depends on; the trainer's own list, without the adapter.
 EVALUATION_FLAGS = (
+    "task",
     "model_name_or_path",
     "model_revision",
     "dataset_name",
+    "dataset_config",
     "dataset_train_split",
     "dataset_test_split",
     "eval_fraction",
@@ -37,6 +39,10 @@ EVALUATION_FLAGS = (
     "per_device_eval_batch_size",
     "max_length",
     "dtype",
+    "load_in_4bit",
+    "load_in_8bit",
+    "completion_only_loss",
+    "beta",
 )
 
 

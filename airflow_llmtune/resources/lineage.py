@@ -24,7 +24,7 @@ class DatasetName(NamedTuple):
 
 def name_dataset(role: str, address: Any, kubernetes_namespace: str, version: Any = None) -> DatasetName | None:
     """Name a ``model``, ``dataset`` or ``artifact`` after where it lies; None for what has no address."""
-    source = Source.read(role, address, Problems(), revision=True)
+    source = Source.read(role, address, Problems())
     if source is None:
         return None
     told = version if isinstance(version, str) and version else source.revision

@@ -23,7 +23,7 @@ class ModelStorage(NamedTuple):
 
     @classmethod
     def read(cls, argument: str, text: Any, problems: Problems) -> ModelStorage | None:
-        source = Source.read(argument, text, problems, revision=True)
+        source = Source.read(argument, text, problems)
         if source is None:
             return None
         if source.claim is not None:
@@ -48,6 +48,6 @@ def _from_hub(argument: str, source: Source, problems: Problems) -> ModelStorage
         return ModelStorage(uri=source.flag)
     if "/" in source.revision:
         rule = "has a revision with a slash, which KServe's storage initializer cannot read"
-        problems.add(argument, f"{source.flag}@{source.revision}", rule, "give a commit, or a tag without a slash")
+        problems.add(argument, source.address, rule, "give a commit, or a tag without a slash")
         return None
     return ModelStorage(uri=f"{source.flag}:{source.revision}")

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from airflow_llmtune.resources import inference_service, llm_inference_service
+from airflow_llmtune.resources.adapter import check_servable, read_rank
 from airflow_llmtune.resources.environment import check_environments, read_env, refuse_secret
 from airflow_llmtune.resources.header import check_pairs
 from airflow_llmtune.resources.inference_service import DEPLOYMENT_MODE, MAX_NAME_LENGTH, MODES
@@ -21,12 +22,10 @@ from airflow_llmtune.resources.problems import Problems, did_you_mean
 from airflow_llmtune.resources.redaction import is_secret
 from airflow_llmtune.resources.shape import check_plain
 
-__all__ = ["KINDS", "LORA_RANKS", "RUNTIMES", "ServingSpec"]
+__all__ = ["KINDS", "RUNTIMES", "ServingSpec"]
 
 KINDS = (inference_service.KIND.kind, llm_inference_service.KIND.kind)
 RUNTIMES = ("huggingface", "vllm")
-# What vLLM takes as --max-lora-rank.
-LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 
 _NAME = r"[a-z]([-a-z0-9]*[a-z0-9])?"
 _SERVED_NAME = r"(?a)[A-Za-z0-9][\w./:-]*"
@@ -76,6 +75,7 @@ class ServingSpec(NamedTuple):
         kind: Any,
         runtime: Any,
         deployment_mode: Any,
+        adapter_manifest: Any,
         max_lora_rank: Any,
         model_args: Any,
         env: Any,
@@ -88,6 +88,7 @@ class ServingSpec(NamedTuple):
         problems: Problems,
     ) -> ServingSpec:
         """Note every mistake in ``problems``; the spec returned is good only when there is none."""
+        rank = read_rank(max_lora_rank, adapter, problems)
         known_kind = problems.choice("kind", kind, KINDS) or KINDS[0]
         served = name if served_model_name is None else served_model_name
         _check_names(name, served, problems)
@@ -101,7 +102,7 @@ class ServingSpec(NamedTuple):
             served_name=str(served),
             model=ModelStorage.read("model", model, problems) or ModelStorage(),
             adapter=None if adapter is None else ModelStorage.read("adapter", adapter, problems),
-            max_lora_rank=_read_rank(max_lora_rank, adapter, problems),
+            max_lora_rank=rank if adapter is None else check_servable(adapter_manifest, rank, problems),
             deployment_mode=deployment_mode and problems.choice("deployment_mode", deployment_mode, MODES),
             args=_read_args(model_args, problems),
             env=read_env(env, problems),
@@ -234,19 +235,6 @@ def _check_names(name: Any, served: Any, problems: Problems) -> None:
     if not isinstance(served, str) or not re.fullmatch(_SERVED_NAME, served):
         rule = "is not a name that clients can ask for"
         problems.add("served_model_name", served, rule, "use letters, digits, `.`, `-`, `_`, `/`, `:`")
-
-
-def _read_rank(value: Any, adapter: Any, problems: Problems) -> int | None:
-    """Rounded up to what vLLM takes."""
-    if value is None:
-        return None
-    rank = problems.integer("max_lora_rank", value, at_least=1)
-    if rank is not None and rank > LORA_RANKS[-1]:
-        problems.add("max_lora_rank", value, f"is more than vLLM's {LORA_RANKS[-1]}", "train with a lower lora_r")
-        return None
-    if adapter is None:
-        problems.add("max_lora_rank", value, "needs an adapter", "give `adapter`, or leave it out")
-    return None if rank is None else next(known for known in LORA_RANKS if known >= rank)
 
 
 def _read_count(argument: str, value: Any, at_least: int, problems: Problems) -> int | None:

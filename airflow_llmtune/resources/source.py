@@ -30,11 +30,14 @@ class Source(NamedTuple):
     revision: str | None = None
     claim: str | None = None
 
+    @property
+    def address(self) -> str:
+        """With its revision, for a flag that has none of its own for that."""
+        return self.flag if self.revision is None else f"{self.flag}@{self.revision}"
+
     @classmethod
-    def read(
-        cls, argument: str, text: Any, problems: Problems, *, hub: bool = True, revision: bool = False
-    ) -> Source | None:
-        """``hub``: the Hugging Face Hub will do; ``revision``: so will ``@revision`` behind its name."""
+    def read(cls, argument: str, text: Any, problems: Problems, *, hub: bool = True) -> Source | None:
+        """``hub``: the Hugging Face Hub will do."""
         if is_plain(text) and isinstance(text, str):
             text = text.rstrip("/") or text
             if claimed := re.fullmatch(_CLAIM, text):
@@ -42,9 +45,8 @@ class Source(NamedTuple):
                 return cls(mount_path(claim) + (claimed["path"] or ""), claim=claim)
             if re.fullmatch(_PATH, text) or re.fullmatch(_S3, text):
                 return cls(text)
-            if hub and (found := re.fullmatch(_HUB, text)) and (revision or not found["revision"]):
+            if hub and (found := re.fullmatch(_HUB, text)):
                 return cls(f"hf://{found['name']}", revision=found["revision"])
-        name = "org/name[@revision]" if revision else "org/name"
-        fix = f"give {_FORMS}" + (f", hf://{name} or {name}" if hub else "")
+        fix = f"give {_FORMS}" + (", hf://org/name[@revision] or org/name[@revision]" if hub else "")
         problems.add(argument, text, "is no address that the trainer can reach", fix)
         return None

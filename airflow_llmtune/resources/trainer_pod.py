@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_llmtune.resources import job, pytorch_job, train_job
+from airflow_llmtune.resources.defaults import TRAINER_VERSION
 from airflow_llmtune.resources.pod_override import merge
 from airflow_llmtune.resources.source import mount_path
+from airflow_llmtune.resources.trainer_flags import is_of_trainer
 
 if TYPE_CHECKING:
     from airflow_llmtune.resources.trainer_spec import TrainerSpec
@@ -90,6 +92,8 @@ def _pod_template(spec: TrainerSpec, flags: list[Flag], annotations: Mapping[str
             {"name": volume, "mountPath": mount_path(claim), **({} if spec.claims[claim] else {"readOnly": True})}
             for volume, claim in volumes
         ]
+    if spec.cache is not None:
+        spec.cache.mount(pod, container)
     return {"metadata": {"annotations": {**_ANNOTATIONS, **annotations}}, "spec": pod}
 
 
@@ -110,6 +114,8 @@ def _env(spec: TrainerSpec, flags: list[Flag]) -> list[dict[str, Any]]:
         "OMP_WAIT_POLICY": "PASSIVE",
         "LLMTUNE_TERMINATION_LOG": _TERMINATION_LOG,
     }
+    if is_of_trainer(spec.image):
+        env["LLMTUNE_TRAINER_VERSION"] = TRAINER_VERSION  # another one may not know what it is asked for
     if spec.threads is not None:
         # torch counts the cores of the node, not those that the pod may use.
         env["OMP_NUM_THREADS"] = str(spec.threads)

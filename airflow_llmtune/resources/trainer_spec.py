@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from airflow_llmtune.resources import train_job
+from airflow_llmtune.resources.cache import CACHE_FLAG, CACHE_SIZE_FLAG, Cache
 from airflow_llmtune.resources.credentials import Credentials, argument_of
 from airflow_llmtune.resources.defaults import TRAINER_IMAGE
 from airflow_llmtune.resources.environment import read_env, refuse_secret
@@ -17,6 +18,7 @@ from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.redaction import is_secret
 from airflow_llmtune.resources.runtime_patch import Version
 from airflow_llmtune.resources.source import Source
+from airflow_llmtune.resources.trainer_flags import DEFAULT_TASK, TASK_FLAG, Run, check_flags, is_of_trainer
 
 __all__ = ["OUTPUT_FLAG", "RESERVED_FLAGS", "TrainerSpec", "read_flags"]
 
@@ -27,6 +29,8 @@ RESERVED_FLAGS = {
     "model_revision": "model",
     "dataset_name": "dataset",
     OUTPUT_FLAG: "output_uri",
+    CACHE_FLAG: "cache",
+    CACHE_SIZE_FLAG: "cache={'uri': …, 'max_size': …}",
     "adapter": "EvaluateLLMOperator(adapter=…)",
     "save_steps": "FineTuneLLMOperator(checkpoint_steps=…)",
 }
@@ -42,6 +46,7 @@ class TrainerSpec(NamedTuple):
     job_kind: str
     flags: Mapping[str, str]
     output: Source | None
+    cache: Cache | None
     claims: Mapping[str, bool]  # persistent volume claim: may the trainer write to it?
     resources: Mapping[str, str]
     threads: int | None
@@ -67,6 +72,7 @@ class TrainerSpec(NamedTuple):
         resources: Any = None,
         env: Any = None,
         output_uri: Any = None,
+        cache: Any = None,
         checkpoint_steps: Any = None,
         evaluates: bool = False,
         adapter: Any = None,
@@ -76,11 +82,15 @@ class TrainerSpec(NamedTuple):
     ) -> TrainerSpec:
         """Note every mistake in ``problems``; the spec returned is good only when there is none."""
         options = {**DEFAULTS, **read_job("", job_options, problems)}
-        base = Source.read("model", model, problems, revision=True)
+        base = Source.read("model", model, problems)
         data = Source.read("dataset", dataset, problems)
         output = None if output_uri is None else Source.read("output_uri", output_uri, problems, hub=False)
         # An empty text is what a template makes of an adapter that is not there.
         judged = Source.read("adapter", adapter, problems) if adapter else None
+        shared = Cache.read(cache, problems)
+        if shared is not None:
+            folders = {"model": base, "dataset": data, "adapter": judged, "output_uri": output}
+            shared.check_apart({name: folder and folder.flag for name, folder in folders.items()}, problems)
         if not isinstance(image, str) or not re.fullmatch(_IMAGE, image):
             problems.add("image", image, "is not an image name", f"give one, or leave it out for {TRAINER_IMAGE}")
         limits = read_resources(resources_argument, resources, problems)
@@ -88,19 +98,31 @@ class TrainerSpec(NamedTuple):
         variables = read_env(env, problems)
         if options["job_kind"] == train_job.KIND.kind:
             train_job.check_reserved("env", variables, problems)
-        return cls(
-            image=image,
-            flags=_source_flags(base, data, judged)
-            | _checkpoint_flags(checkpoint_steps, problems)
-            | read_flags("trainer_args", trainer_args, problems),
+        flags = read_flags("trainer_args", trainer_args, problems)
+        trainer = cls(
+            image=str(image),
+            flags=_source_flags(base, data, judged) | _checkpoint_flags(checkpoint_steps, problems) | flags,
             output=output,
-            claims=_claims(output, base, data, judged),
+            cache=shared,
+            claims=_claims((output, shared), (base, data, judged)),
             resources=limits,
             threads=None if cpus is None else max(1, int(cpus / options["num_procs_per_node"])),
             env=variables,
             evaluates=evaluates,
             **options,
         )
+        trainer.check_flags("trainer_args", flags, problems)
+        return trainer
+
+    @property
+    def run(self) -> Run:
+        """What is known of a run of our own trainer."""
+        return Run(self.flags.get(TASK_FLAG, DEFAULT_TASK), self.evaluates, RESERVED_FLAGS)
+
+    def check_flags(self, argument: str, flags: Mapping[str, str], problems: Problems) -> None:
+        """Whether our own trainer takes them; another image's may take any."""
+        if is_of_trainer(self.image):
+            check_flags(argument, flags, self.run, problems)
 
     @property
     def primary_container(self) -> str:
@@ -123,9 +145,9 @@ def _source_flags(model: Source | None, dataset: Source | None, adapter: Source 
         if model.revision is not None:
             flags["model_revision"] = model.revision
     if dataset is not None:
-        flags["dataset_name"] = dataset.flag
+        flags["dataset_name"] = dataset.address
     if adapter is not None:
-        flags["adapter"] = adapter.flag
+        flags["adapter"] = adapter.address
     return flags
 
 
@@ -134,11 +156,9 @@ def _checkpoint_flags(steps: Any, problems: Problems) -> dict[str, str]:
     return {} if every is None else {"save_steps": str(every)}
 
 
-def _claims(output: Source | None, *inputs: Source | None) -> dict[str, bool]:
-    claims = {source.claim: False for source in inputs if source is not None and source.claim}
-    if output is not None and output.claim:
-        claims[output.claim] = True
-    return claims
+def _claims(written: Iterable[Source | Cache | None], read: Iterable[Source | None]) -> dict[str, bool]:
+    claims = {place.claim: False for place in read if place is not None and place.claim}
+    return claims | {place.claim: True for place in written if place is not None and place.claim}
 
 
 # --- settings of the trainer --------------------------------------------------------------------------------

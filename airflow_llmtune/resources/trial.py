@@ -8,9 +8,19 @@ from typing import Any
 
 from airflow_llmtune.resources.meta import ResourceKind, condition, finite, path
 
-__all__ = ["KIND", "metric_strategies", "read_assignments", "read_metrics", "read_missing_metric", "read_trial"]
+__all__ = [
+    "KIND",
+    "TRIAL_LABEL",
+    "metric_strategies",
+    "read_assignments",
+    "read_metrics",
+    "read_missing_metric",
+    "read_trial",
+]
 
 KIND = ResourceKind("kubeflow.org", "v1beta1", "Trial", "trials")
+# Katib's webhook puts a trial's name on its pods.
+TRIAL_LABEL = "katib.kubeflow.org/trial"
 
 # An early stopped trial keeps Running "True"; so the ends come before it.
 _PHASES = ("Failed", "MetricsUnavailable", "EarlyStopped", "Killed", "Succeeded", "Running", "Created")

@@ -11,8 +11,10 @@ from airflow_llmtune.resources import job, pytorch_job, train_job
 from airflow_llmtune.resources.defaults import TRAINER_IMAGE
 from airflow_llmtune.resources.job_options import read_options
 from airflow_llmtune.resources.meta import metadata, text_of
+from airflow_llmtune.resources.own_name import OWN_NAME
 from airflow_llmtune.resources.pod import LOG_COLLECTOR
 from airflow_llmtune.resources.problems import Problems
+from airflow_llmtune.resources.trainer_flags import check_parameter, is_of_trainer
 from airflow_llmtune.resources.trainer_pod import Flag, job_manifest, literal
 from airflow_llmtune.resources.trainer_spec import (
     OUTPUT_FLAG,
@@ -52,9 +54,11 @@ def trial_template(spec: TrainerSpec, space: SearchSpace, problems: Problems) ->
     flags = [literal(name, text) for name, text in {**_TRIAL_FLAGS, **spec.flags}.items()]
     flags += [_searched(parameter) for parameter in space.parameters]
     parameters = [{"name": name, "reference": name} for name in space.names]
+    flags += _cache_flags(spec)
     if spec.output is not None:
         folder = literal(OUTPUT_FLAG, spec.output.flag)
-        flags.append(folder._replace(text=f"{folder.text}/{_placeholder(_TRIAL_NAME)}"))
+        # Not Katib's `${trialSpec.Labels[…]}`: the trialSpec's own labels are meant, and it has none.
+        flags.append(folder._replace(text=f"{folder.text}/{OWN_NAME}/{_placeholder(_TRIAL_NAME)}"))
         parameters.append({"name": _TRIAL_NAME, "reference": "${trialSpec.Name}"})
     success, failure = _CONDITIONS[spec.job_kind]
     template: dict[str, Any] = {
@@ -82,17 +86,24 @@ def training_manifest(
 ) -> dict[str, Any]:
     """The same trainer as one job; mistakes in ``hyperparameters`` go to ``problems``."""
     chosen = read_flags("hyperparameters", hyperparameters, problems, none_is_default=False)
+    spec.check_flags("hyperparameters", chosen, problems)
     for flag in sorted(chosen.keys() & spec.flags.keys()):
         rule = "is also set by `trainer_args`"
         problems.add(f"hyperparameters.{flag}", chosen[flag], rule, "leave it out of one of the two")
     flags = [literal(flag, text) for flag, text in {**spec.flags, **chosen}.items()]
+    flags += _cache_flags(spec)
     if spec.output is not None:
         flags.append(literal(OUTPUT_FLAG, spec.output.flag))
     return job_manifest(spec, flags, {}, metadata(name, namespace, labels, annotations))
 
 
+def _cache_flags(spec: TrainerSpec) -> list[Flag]:
+    return [] if spec.cache is None else [literal(name, text) for name, text in spec.cache.flags.items()]
+
+
 def _check_searched(spec: TrainerSpec, space: SearchSpace, problems: Problems) -> None:
-    for name in space.names:
+    for parameter in space.parameters:
+        name = parameter.name
         where = f"parameters.{name}"
         if name in spec.flags:
             rule = f"is also fixed, at {spec.flags[name]!r}"
@@ -101,6 +112,8 @@ def _check_searched(spec: TrainerSpec, space: SearchSpace, problems: Problems) -
             problems.add(where, name, "is set by the operator itself", "search something else")
         elif name != name.lower():
             problems.add(where, name, "is no setting of the trainer", f"write {name.lower()}")
+        elif is_of_trainer(spec.image):
+            check_parameter(parameter, spec.run, problems)
 
 
 def _check_placeholders(spec: TrainerSpec, problems: Problems) -> None:
@@ -109,6 +122,7 @@ def _check_placeholders(spec: TrainerSpec, problems: Problems) -> None:
         "model": spec.flags.get("model_name_or_path"),
         "dataset": spec.flags.get("dataset_name"),
         "output_uri": None if spec.output is None else spec.output.flag,
+        "cache": None if spec.cache is None else [spec.cache.address, spec.cache.node_path],
         "job_options.service_account_name": spec.service_account_name,
         **{f"env.{name}": value for name, value in spec.env.items()},
     }

@@ -21,7 +21,7 @@ from held_jobs import HeldJobs, new_namespace
 from program import Program
 from task_run import Run
 from tasks import mine, names
-from trainer_image import make_image
+from trainer_image import make_image, names_of
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def trainer_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def plane(trainer_image: Path) -> Iterator[ControlPlane]:
-    with ControlPlane(images={"airflow-llmtune/trainer": trainer_image, "busybox": Path("/usr")}) as plane:
+    with ControlPlane(images={**names_of(trainer_image), "busybox": Path("/usr")}) as plane:
         yield plane
 
 

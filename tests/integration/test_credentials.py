@@ -16,10 +16,9 @@ from airflow.sdk.exceptions import AirflowFailException
 from moto.server import ThreadedMotoServer
 
 from airflow_llmtune.exceptions import KubernetesApiError, PermissionDeniedError
-from airflow_llmtune.operators.katib import KatibTuneLLMOperator
 from airflow_llmtune.operators.trainer import EvaluateLLMOperator
 from airflow_llmtune.resources import experiment, job, pod
-from airflow_llmtune.resources.companion import SECRET, VOLUME_CLAIM
+from airflow_llmtune.resources.companion import SECRET
 from asset_state import AssetRun, AssetStates
 from tasks import fine_tune, mine, tune
 from trainer_image import make_image
@@ -226,30 +225,3 @@ def pods_of(ask: Any, name: str) -> list[dict[str, Any]]:
         lambda client: client.list_all(pod.KIND, "default", label_selector=job.pod_selector(name))
     )[0]
     return found
-
-
-class WithClaim(KatibTuneLLMOperator):
-    """Brings a volume along."""
-
-    def companions(self, obj: dict[str, Any]) -> list[dict[str, Any]]:
-        claim = {
-            "apiVersion": "v1",
-            "kind": "PersistentVolumeClaim",
-            "metadata": {"name": f"{obj['metadata']['name']}-cache"},
-            "spec": {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}},
-        }
-        return [*super().companions(obj), claim]
-
-
-def test_secret_and_volume_claim_go_with_their_experiment(kubeconfig, run, ask, told):
-    operator = tune(kubeconfig, **connected(told))
-    operator.__class__ = WithClaim
-    name = run.complete(operator)["experiment"]
-
-    def found() -> list[Any]:
-        kinds = ((SECRET, f"{name}-credentials"), (VOLUME_CLAIM, f"{name}-cache"))
-        return [ask(lambda client, kind=kind, of=of: client.find(kind, "default", of)) for kind, of in kinds]
-
-    assert all(one["metadata"]["ownerReferences"][0]["name"] == name for one in found())
-    ask(lambda client: client.delete(experiment.KIND, "default", name))
-    wait_for(lambda: found() == [None, None])

@@ -34,13 +34,15 @@ def test_tuning_returns_the_typed_best_parameters(kubeconfig, run, deferrable):
         "counts",
         "artifact_uri",
         "partial",
+        "manifest",
     }
     assert result["partial"] is False
     assert isinstance(result["parameters"]["learning_rate"], float)
     assert result["parameters"]["lora_r"] in {4, 8}
     assert result["metrics"]["eval_loss"] >= 1.0
     assert result["counts"]["succeeded"] == 3
-    assert result["artifact_uri"] == f"/models/out/{result['trial']}"
+    assert result["artifact_uri"] == f"/models/out/{result['experiment']}/{result['trial']}"
+    assert result["manifest"]["parameters"]["lora_r"] == result["parameters"]["lora_r"]
     json.dumps(result, allow_nan=False)
 
 

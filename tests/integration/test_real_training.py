@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
+from airflow.sdk.exceptions import AirflowFailException
 
 from airflow_llmtune.controlplane import ControlPlane
 from airflow_llmtune.exceptions import TrainingFailedError
@@ -91,9 +92,18 @@ def test_a_retry_goes_on_where_the_lost_pod_was(run: Run, arguments: dict[str, A
     assert result["manifest"]["steps"] == 600
 
 
-def test_a_setting_that_an_evaluation_does_not_have_is_told(run: Run, arguments: dict[str, Any]) -> None:
+def test_a_setting_that_an_evaluation_does_not_have_is_told_before_it_starts(
+    run: Run, arguments: dict[str, Any]
+) -> None:
     evaluation = EvaluateLLMOperator(task_id="judge", trainer_args={"learning_rate": 1e-3}, **arguments)
-    with pytest.raises(TrainingFailedError, match=r"`--learning_rate`='0\.001' has no part in an evaluation"):
+    with pytest.raises(AirflowFailException, match=r"`trainer_args\.learning_rate`='0\.001' has no part in an eval"):
+        run.complete(evaluation)
+
+
+def test_settings_that_contradict_each_other_are_told_by_the_trainer(run: Run, arguments: dict[str, Any]) -> None:
+    both = {"eval_fraction": 0.1, "dataset_test_split": "test"}
+    evaluation = EvaluateLLMOperator(task_id="judge", trainer_args=both, **arguments)
+    with pytest.raises(TrainingFailedError, match=r"`--eval_fraction`=0\.1 contradicts `--dataset_test_split`='test'"):
         run.complete(evaluation)
 
 

@@ -18,6 +18,7 @@ from airflow_llmtune.resources import experiment, job
 from airflow_llmtune.resources import search_space as search
 from asset_state import AssetRun, AssetStates
 from tasks import fine_tune, tune
+from trainer_image import STAND_IN
 
 MODEL, NEWS = Asset("model"), Asset("news")
 
@@ -79,7 +80,7 @@ def test_an_unchanged_tuning_tells_the_champion_where_that_is_another_one(kubeco
 
 
 def judge(kubeconfig: str, **settings: Any) -> EvaluateLLMOperator:
-    connection = {"kubernetes_conn_id": None, "config_file": kubeconfig}
+    connection = {"kubernetes_conn_id": None, "config_file": kubeconfig, "image": STAND_IN}
     return EvaluateLLMOperator(task_id="judge", **connection, **settings)
 
 

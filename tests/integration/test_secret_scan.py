@@ -27,6 +27,7 @@ from model_image import make_training_and_serving_image
 from secret_scan import SecretScan
 from task_run import Run
 from tasks import LOSS, fine_tune, raw_experiment, raw_train_job, tune
+from trainer_image import names_of
 from waiting import wait_for
 
 HUB_TOKEN = "hf_pl4nted/Hub+token="
@@ -38,7 +39,7 @@ ODD_TOKEN = "pl4nted-odd-token"
 @pytest.fixture(scope="module")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     image = make_training_and_serving_image(tmp_path_factory.mktemp("image"))
-    with ControlPlane(images={"airflow-llmtune/trainer": image}) as plane:
+    with ControlPlane(images=names_of(image)) as plane:
         yield plane
 
 

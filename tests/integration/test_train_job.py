@@ -140,7 +140,7 @@ def fetching_runtime(name: str, folder: Path) -> dict[str, Any]:
 def test_a_fine_tune_has_the_same_result_as_any_kind_of_job(kubeconfig, run, kind):
     arguments = {"hyperparameters": {"learning_rate": 0.01}, "env": {"A": "1"}, "resources_per_node": {"cpu": "100m"}}
     result = run.complete(fine_tune(kubeconfig, job_options={"job_kind": kind}, **arguments))
-    assert result.keys() == {"job", "namespace", "metrics", "artifact_uri"}
+    assert result.keys() == {"job", "namespace", "metrics", "artifact_uri", "manifest"}
     assert result["metrics"] == {"eval_loss": 2.0}
     assert result["artifact_uri"] == "/models/final"
 
@@ -299,7 +299,7 @@ def test_mistakes_in_a_manifest_are_one_error_before_anything_is_created(kubecon
 def test_trials_may_be_train_jobs(kubeconfig, run, jobs):
     result = run.complete(tune(kubeconfig, max_trial_count=2, output_uri="/models/out", job_options=jobs))
     assert result["counts"]["succeeded"] == 2
-    assert result["artifact_uri"] == f"/models/out/{result['trial']}"
+    assert result["artifact_uri"] == f"/models/out/{result['experiment']}/{result['trial']}"
 
 
 def test_a_crashing_train_job_fails_its_trial_with_the_trainers_own_words(kubeconfig, run, jobs):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from airflow_llmtune.controlplane import ControlPlane
-from trainer_image import make_image
+from trainer_image import make_image, names_of
 
 HERE = Path(__file__).parent
 ENVIRONMENTS = HERE.parent.parent / ".interop"
@@ -34,7 +34,7 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
         "example.com/katib-sdk": katib,
         "busybox": Path("/usr"),
         # What this project's operators run their trainer in.
-        "airflow-llmtune/trainer": make_image(tmp_path_factory.mktemp("image")),
+        **names_of(make_image(tmp_path_factory.mktemp("image"))),
     }
     with ControlPlane(images=images, namespaces=["default", "team"]) as running:
         yield running

@@ -14,8 +14,16 @@ JSON = dict[str, Any]
 Arguments = dict[str, Any]
 
 MODELS = ("org/name", "hf://org/name@v1.0", "s3://bucket/prefix", "pvc://claim/path", "/models/tiny", "file:///m")
-DATASETS = ("org/data", "hf://org/data", "s3://bucket/data/", "pvc://claim/data", "pvc://other", "/data")
+DATASETS = ("org/data", "hf://org/data@v1", "s3://bucket/data/", "pvc://claim/data", "pvc://other", "/data")
 OUTPUTS = ("s3://bucket/out", "pvc://claim/out", "/models/out", "/tmp/a b", "/out/$USER")
+
+# Each apart from all of the above.
+CACHES = (
+    *(None, "", "pvc://claim/cache", "pvc://shared", "node:///var/cache/llm", "s3://bucket/cache"),
+    *({"uri": "pvc://claim/cache", "max_size": "100Gi"}, {"uri": "node:///cache", "max_size": 2**40}),
+    *({"size": "50Gi"}, {"size": 2**30, "storage_class_name": "fast", "access_modes": "ReadWriteOnce"}),
+    {"size": "1e12", "max_size": "0.5Ti", "access_modes": ["ReadWriteMany", "ReadWriteOnce"]},
+)
 
 _one_of = st.sampled_from
 _timeouts = _one_of((None, timedelta(hours=6), timedelta(days=365)))
@@ -40,7 +48,8 @@ _resources = st.fixed_dictionaries(
         "amd.com/gpu": st.just(1),
     },
 )
-_trainer_args = st.fixed_dictionaries(
+# What another image's trainer takes nobody knows; of ours an evaluation takes less.
+_any_trainer_args = st.fixed_dictionaries(
     {},
     optional={
         "max_steps": _one_of((100, "100", None)),
@@ -49,6 +58,23 @@ _trainer_args = st.fixed_dictionaries(
         "packing": st.booleans(),
         "weight_decay": _one_of((0.0, 1e-5, "0.01")),
         "run_name": _one_of(("a b", "it's", "5 $ a day", "日本語", "")),
+    },
+)
+_OF_EVALUATION = {
+    "dtype": _one_of(("bfloat16", "float32")),
+    "max_length": _one_of((64, "64", 64.0)),
+    "dataset_test_split": _one_of(("test", "train[90%:]", None)),
+}
+_evaluation_args = st.fixed_dictionaries({}, optional=_OF_EVALUATION)
+_trainer_args = st.fixed_dictionaries(
+    {},
+    optional={
+        **_OF_EVALUATION,
+        "max_steps": _one_of((100, "100", None)),
+        "lora_target_modules": _one_of((["q_proj", "v_proj"], "all-linear")),
+        "packing": st.booleans(),
+        "weight_decay": _one_of((0.0, 1e-5, "0.01")),
+        "sample_prompt": _one_of(("a b", "it's", "5 $ a day", "日本語")),
     },
 )
 _waiting = {
@@ -116,11 +142,21 @@ _trainer = {
     "model": _one_of(MODELS),
     "dataset": _one_of(DATASETS),
 }
+_other_trainer = st.fixed_dictionaries(
+    {"image": _one_of(("registry.example.com/trainer:1", "trainer"))},
+    optional={"trainer_args": st.none() | _any_trainer_args},
+)
+_our_trainer = st.fixed_dictionaries(
+    {},
+    optional={
+        "image": _one_of(("airflow-llmtune/trainer", "registry.example.com/team/airflow-llmtune/trainer:1")),
+        "trainer_args": st.none() | _trainer_args,
+    },
+)
 _trainer_optional = {
-    "trainer_args": st.none() | _trainer_args,
-    "image": _one_of(("registry.example.com/trainer:1", "trainer")),
     "env": st.none() | _env,
     "job_options": _job_options,
+    "cache": _one_of(CACHES),
     "skip_if_unchanged": st.just(False),
     "version_options": _one_of((None, {}, {"dataset_version": "2026-11-22"})),
     **_owning,
@@ -146,9 +182,21 @@ _lists = _one_of(
         search.discrete([8, 16, "32", 0.5]),
     )
 )
-_spaces = st.fixed_dictionaries(
+_any_spaces = st.fixed_dictionaries(
     {"learning_rate": _doubles, "lora_alpha": _integers},
     optional={"lora_dropout": _doubles, "lora_r": _integers, "lr_scheduler_type": _lists, "warmup_ratio": _lists},
+)
+_spaces = st.fixed_dictionaries(
+    {
+        "learning_rate": _one_of((search.double(0.1, 0.5, step=0.1), {**search.log_uniform(1e-5, 1e-2), "step": 1e-3})),
+        "lora_alpha": _integers,
+    },
+    optional={
+        "lora_dropout": _one_of((search.double("0", "0.5", step="0.25"), search.discrete([0, 0.05, "0.1"]))),
+        "lora_r": _one_of((search.integer(1, 8, step=1), search.double(8, 64, step=8), search.discrete([8, 16, "32"]))),
+        "lr_scheduler_type": _one_of((search.categorical(["linear", "cosine"]), search.categorical(["constant"]))),
+        "use_rslora": st.just(search.categorical([True, False])),
+    },
 )
 _ALGORITHMS: tuple[tuple[str, JSON | None], ...] = (
     *(("random", None), ("random", {"random_state": 7}), ("grid", None), ("sobol", None), ("sobol", {})),
@@ -160,12 +208,12 @@ _ALGORITHMS: tuple[tuple[str, JSON | None], ...] = (
 
 
 @st.composite
-def _searches(draw: st.DrawFn) -> Arguments:
+def _searches(draw: st.DrawFn, spaces: st.SearchStrategy[Any]) -> Arguments:
     name, settings = draw(_one_of(_ALGORITHMS))
     # Hyperband starts four at once; the smallest grid has more.
     parallel = draw(_one_of((4, "4", 5)))
     return {
-        "parameters": dict(draw(_spaces)),
+        "parameters": dict(draw(spaces)),
         "algorithm_name": name,
         "algorithm_settings": settings,
         "parallel_trial_count": parallel,
@@ -189,20 +237,30 @@ _tuning = st.fixed_dictionaries(
         "warm_start_scale": _one_of((0.25, 1, "0.5")),
     },
 )
-tunings = st.builds(lambda one, other: {**one, **other}, _tuning, _searches())
+
+
+def _together(*parts: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.tuples(*parts).map(lambda found: {name: value for part in found for name, value in part.items()})
+
+
+tunings = _together(_tuning, _our_trainer, _searches(_spaces)) | _together(
+    _tuning, _other_trainer, _searches(_any_spaces)
+)
 
 # --- trainings ----------------------------------------------------------------------------------------------
 
-fine_tunings = st.fixed_dictionaries(
+_training = st.fixed_dictionaries(
     {**_trainer, "output_uri": _one_of(OUTPUTS)},
     optional={
         **_trainer_optional,
         "resources_per_node": st.none() | _resources,
-        "hyperparameters": _one_of(({}, {"learning_rate": 3e-4, "lora_r": 8}, {"lr_scheduler_type": "a b$"})),
         "checkpoint_steps": _one_of((None, 50, "10")),
     },
 )
-evaluations = st.fixed_dictionaries(
+_found = st.fixed_dictionaries({}, optional={"hyperparameters": _one_of(({}, {"learning_rate": 3e-4, "lora_r": 8}))})
+_any_found = _found | st.just({"hyperparameters": {"lr_scheduler_type": "a b$"}})
+fine_tunings = _together(_training, _our_trainer, _found) | _together(_training, _other_trainer, _any_found)
+_evaluation = st.fixed_dictionaries(
     _trainer,
     optional={
         **_trainer_optional,
@@ -210,6 +268,8 @@ evaluations = st.fixed_dictionaries(
         "adapter": _one_of((None, "", "org/adapter", "s3://bucket/out", "pvc://claim/out")),
     },
 )
+_our_evaluation = st.fixed_dictionaries({}, optional={"trainer_args": st.none() | _evaluation_args})
+evaluations = _together(_evaluation, _our_evaluation | _other_trainer)
 
 # --- manifests ----------------------------------------------------------------------------------------------
 

@@ -81,6 +81,11 @@ _TRAINER = (
     _at("env", "x", "A B"),
     _at("env", "hf_x", "HF_TOKEN"),
     _at("env", {"secretKeyRef": {"name": "hub"}}, "KEY_OF", told="env.KEY_OF.secretKeyRef.key"),
+    _at("cache", "50GB", "size"),
+    _at("cache", 5, "max_size"),
+    _at("cache", "Fast SSD", "storage_class_name"),
+    _at("cache", ["RWX"], "access_modes"),
+    _at("cache", 1, "sise"),
     _at("job_options", 1, "num_nodez"),
     _at("job_options", 0, "active_deadline_seconds"),
     _at("job_options", 60, "ttl_seconds_after_finished"),
@@ -137,6 +142,8 @@ MISTAKES: dict[type[Any], tuple[Mistake, ...]] = {
         _at("min_replicas", -1),
         _at("max_replicas", 0),
         _at("max_lora_rank", 513),
+        _at("adapter_manifest", True, "parameters", "use_dora"),
+        _at("adapter_manifest", "all", "parameters", "lora_bias"),
         _at("service_account_name", 7),
         _at("labels", 1, "team"),
         _at("overrides", {}, "predictr"),
@@ -189,7 +196,7 @@ MISTAKES: dict[type[Any], tuple[Mistake, ...]] = {
     ),
 }
 
-_TRAINED = {"model": "org/name", "dataset": "org/data", "model_asset": Asset("model")}
+_TRAINED = {"model": "org/name", "dataset": "org/data", "model_asset": Asset("model"), "cache": {"size": "5Gi"}}
 GOOD: dict[type[Any], dict[str, Any]] = {
     KatibTuneLLMOperator: {**_TRAINED, "parameters": SPACE, "algorithm_name": "random"},
     FineTuneLLMOperator: {**_TRAINED, "output_uri": "/models/out"},

@@ -9,6 +9,7 @@ from airflow_llmtune.operators.katib import KatibExperimentOperator, KatibTuneLL
 from airflow_llmtune.operators.trainer import FineTuneLLMOperator, TrainJobOperator
 from airflow_llmtune.resources import search_space as search
 from airflow_llmtune.resources.meta import identity_selector
+from trainer_image import STAND_IN
 
 SPACE = {"learning_rate": search.log_uniform(1e-5, 1e-1), "lora_r": search.categorical([4, 8])}
 
@@ -18,6 +19,7 @@ def tune(kubeconfig: str, **changes: Any) -> KatibTuneLLMOperator:
         "task_id": "tune",
         "model": "/models/tiny",
         "dataset": "/data",
+        "image": STAND_IN,
         "parameters": SPACE,
         "algorithm_name": "random",
         "algorithm_settings": {"random_state": 1},
@@ -34,6 +36,7 @@ def fine_tune(kubeconfig: str, **changes: Any) -> FineTuneLLMOperator:
         "task_id": "train",
         "model": "/models/tiny",
         "dataset": "/data",
+        "image": STAND_IN,
         "output_uri": "/models/final",
         "kubernetes_conn_id": None,
         "config_file": kubeconfig,

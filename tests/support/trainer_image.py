@@ -5,13 +5,18 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
+# It takes flags that the trainer does not have, so operators must not take it for the trainer.
+STAND_IN = "stand-in/trainer:1"
 # An image whose `python` is this script: it knows the trainer's flags and answers in the trainer's form, in
 # milliseconds. The loss is lowest at a learning rate of 1e-3; the real trainer runs in tests/system and tests/trainer.
 TRAINER = """#!/bin/sh
 for word in "$@"; do
   case "$word" in
     --learning_rate=*) rate="${word#*=}";;
+    --lora_r=*) rank="${word#*=}";;
+    --use_dora=*) dora="${word#*=}";;
     --output_dir=*) out="${word#*=}";;
+    --cache_dir=/*) echo "$HOSTNAME" >> "${word#*=}/used";;
     --crash=true) crash=yes;;
     --diverge=true) diverge=yes;;
     --nap=*) sleep "${word#*=}";;
@@ -24,9 +29,15 @@ fi
 if [ -n "$diverge" ]; then echo "2026-11-22T09:00:00.000000Z eval_loss=1000000000.0"; exit 0; fi
 loss=$(awk -v rate="${rate:-0.001}" 'BEGIN { d = log(rate) / log(10) + 3; printf "%.6f", 1 + d * d }')
 echo "2026-11-22T09:00:00.000000Z eval_loss=$loss"
-result='{"schema_version":1,"status":"succeeded","metrics":{"eval_loss":%s},"artifact_uri":"%s"}'
-printf "$result" "$loss" "$out" > "$LLMTUNE_TERMINATION_LOG"
+manifest='{"trainer_version":"%s","parameters":{"lora_r":%s,"use_dora":%s}}'
+result='{"schema_version":1,"status":"succeeded","metrics":{"eval_loss":%s},"artifact_uri":"%s","manifest":'"$manifest}"
+printf "$result" "$loss" "$out" "$LLMTUNE_TRAINER_VERSION" "${rank:-16}" "${dora:-false}" > "$LLMTUNE_TERMINATION_LOG"
 """
+
+
+def names_of(image: Path) -> dict[str, Path]:
+    """Return it by the names under which a control plane runs it: its own, and that of the trainer."""
+    return {STAND_IN.partition(":")[0]: image, "airflow-llmtune/trainer": image}
 
 
 def make_image(prefix: Path) -> Path:

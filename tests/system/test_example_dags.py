@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ import httpx
 import pytest
 from moto.server import ThreadedMotoServer
 
-from tests.support.airflow_site import Site, running_site, trainers, until, write_rows, write_surprising_rows
+from airflow_llmtune.resources.defaults import TRAINER_VERSION
+from tests.support.airflow_site import ROOT, Site, running_site, trainers, until, write_rows, write_surprising_rows
 
 QUICK = {"trials": 2, "trial_steps": 4, "epochs": 2.0}
 PROMPT = "What is 3 plus?"
@@ -72,6 +75,25 @@ def _models(site: Site, url: str) -> set[str]:
 
 def _bearer(site: Site) -> dict[str, str]:
     return {"Authorization": f"Bearer {site.cluster.token}"}
+
+
+# --- tune_deploy ----------------------------------------------------------------------------------------------------
+
+
+def test_the_best_trial_is_served_without_another_training_and_the_trials_share_a_cache(site):
+    cache = site.home / "cache"
+    conf = {**site.sources, "trials": 2, "epochs": 1.0, "prompt": PROMPT, "cache": f"node://{cache}"}
+    run_id, state, _ = site.run("tune_deploy", **conf)
+    assert state == "success", site.logs("tune_deploy", run_id)
+    tuned, deployed = (site.airflow.xcom("tune_deploy", run_id, task) for task in ("tune", "deploy"))
+    folder = Path(tuned["artifact_uri"])
+    assert folder.parts[-2:] == (tuned["experiment"], tuned["trial"])
+    assert (folder / "adapter_model.safetensors").is_file()
+    assert len(list(folder.parent.iterdir())) == 2
+    assert tuned["manifest"]["parameters"]["learning_rate"] == tuned["parameters"]["learning_rate"]
+    assert tuned["manifest"]["trainer_version"] == TRAINER_VERSION
+    assert any(cache.iterdir())
+    assert len(_ask(site, deployed)) > 0
 
 
 # --- retune_weekly --------------------------------------------------------------------------------------------------
@@ -189,6 +211,34 @@ def test_several_models_are_tuned_by_mapped_tasks_and_the_best_is_trained(site):
     assert sorted(item["map_index"] for item in mapped) == [0, 1]
     trained = site.airflow.xcom("tune_many_models", run_id, "fine_tune")
     assert Path(trained["artifact_uri"], "adapter_model.safetensors").is_file()
+
+
+# --- tune_classifier --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def classifier(site):
+    """Return model and data of the tiny encoder, and where to."""
+    builder = ROOT / "tests" / "trainer" / "tiny_encoder.py"
+    sources = {name: str(site.home / "classifier" / name) for name in ("model", "dataset")}
+    subprocess.run([sys.executable, str(builder), *sources.values()], check=True, capture_output=True)
+    return {**sources, "output_uri": str(site.home / "classifier" / "out")}
+
+
+def test_a_classifier_is_tuned_by_f1_and_trained_with_the_best_values(site, classifier):
+    run_id, state, _ = site.run("tune_classifier", **classifier, trials=2, trial_steps=10)
+    assert state == "success", site.logs("tune_classifier", run_id)
+    tuned, trained = (site.airflow.xcom("tune_classifier", run_id, task) for task in ("tune", "fine_tune"))
+    assert {"learning_rate", "per_device_train_batch_size", "weight_decay"} == set(tuned["parameters"])
+    assert tuned["metrics"].keys() >= {"eval_f1", "eval_accuracy", "eval_loss"}
+    # The best is the one with the largest F1, of all trials.
+    observed = [trial["status"]["observation"]["metrics"] for trial in site.cluster.trials()]
+    scores = [float(metric["latest"]) for metrics in observed for metric in metrics if metric["name"] == "eval_f1"]
+    assert len(scores) == 2
+    assert tuned["metrics"]["eval_f1"] == pytest.approx(max(scores))
+    config = json.loads(Path(trained["artifact_uri"], "config.json").read_text())
+    assert config["label2id"] == {"negative": 0, "neutral": 1, "positive": 2}
+    assert Path(trained["artifact_uri"], "model.safetensors").is_file()
 
 
 # --- tune_s3_to_s3 ----------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from demo.processes import Processes
 from model_image import make_training_and_serving_image
 from secret_scan import SecretScan
 from tests.support.airflow_site import until
+from trainer_image import names_of
 
 DAG_ID = "leak_paths"
 DAGS = Path(__file__).parent / "dags"
@@ -59,7 +60,7 @@ def connections(kube_config: dict[str, Any], nobody: str) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     image = make_training_and_serving_image(tmp_path_factory.mktemp("image"))
-    with ControlPlane(images={"airflow-llmtune/trainer": image}) as plane, http_client(plane.kubeconfig) as http:
+    with ControlPlane(images=names_of(image)) as plane, http_client(plane.kubeconfig) as http:
         for name in ("forbidden", "refused", "outage"):
             labels = {"katib.kubeflow.org/metrics-collector-injection": "enabled"}
             http.post("/api/v1/namespaces", json={"metadata": {"name": name, "labels": labels}}).raise_for_status()

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from airflow_llmtune.controlplane import ControlPlane
-from trainer_image import make_image
+from trainer_image import make_image, names_of
 
 ROOT = Path(__file__).parent.parent.parent
 DAGS = [ROOT / "tests/system/dags/orphans.py", ROOT / "dags/sweep_orphans.py"]
@@ -53,7 +53,7 @@ def sweep_twice(home: Path, kubeconfig: Path) -> list[dict[str, Any]]:
 def test_what_a_task_has_left_is_deleted_as_soon_as_it_has_ended(tmp_path):
     image, kubeconfig = tmp_path / "image", tmp_path / "kubeconfig.yaml"
     image.mkdir()
-    with ControlPlane(images={"airflow-llmtune/trainer": make_image(image)}, clock=an_hour_ago) as plane:
+    with ControlPlane(images=names_of(make_image(image)), clock=an_hour_ago) as plane:
         plane.write_kubeconfig(kubeconfig)
         during, after = sweep_twice(tmp_path / "airflow", kubeconfig)
     (waiting,) = during["kept"].pop("its task is running")

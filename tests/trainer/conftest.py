@@ -45,6 +45,12 @@ class Run:
                 found.setdefault(match[1], []).append(float(match[2]))
         return found
 
+    @property
+    def results(self) -> dict[str, float]:
+        """The metrics of the summary that the machine has no part in."""
+        of_machine = ("train_tokens_per_second", "peak_memory_bytes")
+        return {name: value for name, value in self.termination["metrics"].items() if name not in of_machine}
+
 
 Train = Callable[..., Run]
 

@@ -88,7 +88,7 @@ def test_a_killed_run_is_resumed_and_ends_with_the_same_losses(
     assert re.search(r"^resumed from step \d+$", resumed.stdout, re.MULTILINE)
     whole = command([*course, f"--output_dir={tmp_path / 'whole'}"], launcher=(*launcher, "llmtune_trainer"))
     assert "\nresumed" not in whole.stdout
-    assert resumed.termination["metrics"] == pytest.approx(whole.termination["metrics"], rel=1e-6)
+    assert resumed.results == pytest.approx(whole.results, rel=1e-6)
     after = len(resumed.metrics["train_loss"])
     assert resumed.metrics["train_loss"] == pytest.approx(whole.metrics["train_loss"][-after:], rel=1e-6)
     assert resumed.termination["manifest"] == whole.termination["manifest"]
@@ -136,7 +136,21 @@ def test_a_run_goes_on_from_any_step(train: Any, stop_after: Any, tmp_path: Path
     resumed = train(**course)
     assert f"\nresumed from step {step}\n" in resumed.stdout
     whole = train(**course)
-    assert resumed.termination["metrics"] == pytest.approx(whole.termination["metrics"], rel=1e-6)
+    assert resumed.results == pytest.approx(whole.results, rel=1e-6)
+
+
+def test_a_training_of_all_weights_goes_on_too(train: Any, stop_after: Any, tmp_path: Path) -> None:
+    course = {"use_peft": "false", "max_steps": 8, "save_steps": 2, "output_dir": tmp_path / "model"}
+    stop_after(4)
+    with pytest.raises(SystemExit):
+        train(**course)
+    saved = tmp_path / "model" / ".checkpoints" / "checkpoint-5"
+    names = {file.name for file in saved.iterdir()}
+    assert "model.safetensors" in names
+    assert not {name for name in names if name.startswith(("tokenizer", "training_args"))}
+    resumed = train(**course)
+    assert "\nresumed from step 5\n" in resumed.stdout
+    assert resumed.results == pytest.approx(train(**course).results, rel=1e-6)
 
 
 def test_as_many_checkpoints_are_kept_as_one_wants(train: Any, stop_after: Any, tmp_path: Path) -> None:
@@ -195,3 +209,35 @@ def test_a_checkpoint_that_cannot_be_stored_does_not_end_the_training(train: Any
     assert run.code == 0
     assert "The checkpoint of step 2 could not be saved, training goes on" in run.stdout
     assert "The checkpoints could not be removed, the result is complete" in run.stdout
+
+
+# --- longer runs --------------------------------------------------------------------------------------------
+
+RUNG = {"save_steps": 4, "keep_checkpoints": "true", "lr_scheduler_type": "constant", "warmup_ratio": 0}
+
+
+def test_a_run_with_more_steps_goes_on_from_a_shorter_one(train: Any, tmp_path: Path) -> None:
+    """As hyperband has it, with max_steps as its resource: two rungs cost as much as the longer one."""
+    shared = {"checkpoint_dir": tmp_path / "shared", "learning_rate": "1e-3", **RUNG}
+    train(max_steps=6, **shared)
+    longer = train(max_steps=12, **shared)
+    assert "\nresumed from step 6\n" in longer.stdout
+    whole = train(max_steps=12, **(shared | {"checkpoint_dir": tmp_path / "alone"}))
+    assert "\nresumed" not in whole.stdout
+    assert longer.results["eval_loss"] == pytest.approx(whole.results["eval_loss"], rel=1e-6)
+
+
+def test_runs_that_share_a_place_for_checkpoints_leave_those_of_others_alone(train: Any, tmp_path: Path) -> None:
+    shared = {"checkpoint_dir": tmp_path / "shared", **RUNG}
+    for rate in ("1e-3", "2e-3"):
+        train(max_steps=4, learning_rate=rate, **shared)
+    again = train(max_steps=8, learning_rate="1e-3", **shared)
+    assert "\nresumed from step 4\n" in again.stdout
+    assert sorted(entry.name for entry in (tmp_path / "shared").glob("*/*")) == ["checkpoint-4", "checkpoint-8"]
+
+
+def test_a_run_of_the_same_length_is_not_taken_for_trained(train: Any, tmp_path: Path) -> None:
+    shared = {"checkpoint_dir": tmp_path / "shared", **RUNG}
+    first, again = (train(max_steps=4, **shared) for _ in range(2))
+    assert "\nresumed" not in again.stdout
+    assert again.results == pytest.approx(first.results, rel=1e-6)

@@ -45,13 +45,21 @@ def test_the_manifest_tells_what_a_result_came_from(train: Any, model: Path, dat
         "parameters": {"max_steps": 2, "lora_r": 4, "dtype": "float32"},
         "rows": {"train": 48, "eval": 12},
         "steps": 2,
+        "trained_tokens": 16 * 30,
         "trainer_version": "0.1.0",
         "evaluation": {"fingerprint": fingerprint(trained), "rows": 12},
+        "data": manifest["data"],
+        "servable": True,
+        "unservable": [],
     }
+    found = {"format": "prompt+completion", "dropped": {"rows": 0}, "tokens": {"train": 48 * 30, "eval": 12 * 30}}
+    assert manifest["data"].items() >= found.items()
     result = json.loads((tmp_path / "adapter" / "result.json").read_text(encoding="utf-8"))
     assert result["manifest"] == manifest
     judged = train(mode=EVALUATE, adapter=tmp_path / "adapter").termination["manifest"]
-    assert judged == manifest | {"parameters": {"dtype": "float32"}, "rows": {"train": 0, "eval": 12}, "steps": 0}
+    nothing_trained = {"rows": {"train": 0, "eval": 12}, "steps": 0, "trained_tokens": 0}
+    data = manifest["data"] | {"tokens": {"train": 0, "eval": 12 * 30}}
+    assert judged == manifest | nothing_trained | {"parameters": {"dtype": "float32"}, "data": data}
 
 
 def test_the_version_of_the_data_changes_with_its_content_only(train: Any, tiny: ModuleType, tmp_path: Path) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Callable
+import shutil
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+
+from llmtune_trainer import __version__
+from llmtune_trainer.__main__ import main
 
 QUESTION = "What does the dog eat?"
 ANSWER = "The dog does eat milk."
@@ -70,28 +72,6 @@ def test_a_second_run_replaces_the_result_of_the_first(train: Any, tmp_path: Pat
     assert not [entry for entry in output.iterdir() if entry.name.startswith(".unfinished")]
 
 
-def test_the_same_seed_gives_the_same_losses_and_another_seed_others(train: Any) -> None:
-    first, again, other = (train(max_steps=6, learning_rate="1e-3", seed=seed).metrics for seed in (1, 1, 2))
-    assert first["eval_loss"] == pytest.approx(again["eval_loss"], abs=1e-4)
-    assert first["train_loss"] == pytest.approx(again["train_loss"], abs=1e-4)
-    assert first["eval_loss"] != pytest.approx(other["eval_loss"], abs=1e-4)
-
-
-@pytest.mark.parametrize("batch", [1, 5, 12])
-def test_the_evaluation_loss_does_not_depend_on_the_batch_size(train: Any, batch: int) -> None:
-    whole = train(max_steps=1, per_device_eval_batch_size=4).metrics["eval_loss"]
-    assert train(max_steps=1, per_device_eval_batch_size=batch).metrics["eval_loss"] == pytest.approx(whole, rel=1e-5)
-
-
-def test_accumulated_batches_train_as_one_large_batch(train: Any) -> None:
-    runs = [
-        train(max_steps=4, learning_rate="1e-3", per_device_train_batch_size=rows, gradient_accumulation_steps=steps)
-        for rows, steps in ((4, 1), (1, 4))
-    ]
-    one, accumulated = (run.metrics["eval_loss"] for run in runs)
-    assert one == pytest.approx(accumulated, rel=1e-4)
-
-
 def test_bfloat16_weights_train_too(train: Any) -> None:
     losses = train(dtype="bfloat16", evaluate_base_model="yes", sample_prompt=QUESTION, **TUNED).metrics
     assert losses["eval_loss"][-1] < losses["base_eval_loss"][0] / 2
@@ -110,84 +90,14 @@ def test_smaller_shares_of_the_data_are_judged_by_the_same_rows(train: Any, tiny
     assert small == large
 
 
-# --- formats ------------------------------------------------------------------------------------------------
-
-
-def _as_text(row: dict[str, str]) -> dict[str, Any]:
-    return {"text": f"{row['prompt']} {row['completion']}"}
-
-
-def _as_messages(row: dict[str, str]) -> dict[str, Any]:
-    turns = (("user", row["prompt"]), ("assistant", row["completion"]))
-    return {"messages": [{"role": role, "content": content} for role, content in turns], "source": "test"}
-
-
-def _write_jsonl(folder: Path, split: str, rows: list[dict[str, Any]]) -> None:
-    (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
-
-
-def _write_json(folder: Path, split: str, rows: list[dict[str, Any]]) -> None:
-    (folder / f"{split}.json").write_text(json.dumps(rows), encoding="utf-8")
-
-
-def _write_csv(folder: Path, split: str, rows: list[dict[str, Any]]) -> None:
-    with (folder / f"{split}.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def _write_parquet(folder: Path, split: str, rows: list[dict[str, Any]]) -> None:
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    parquet.write_table(pa.Table.from_pylist(rows), folder / f"{split}-00000-of-00001.parquet")
-
-
-def _write_saved(folder: Path, split: str, rows: list[dict[str, Any]]) -> None:
-    from datasets import Dataset, DatasetDict, load_from_disk
-
-    others = dict(load_from_disk(str(folder / "tree"))) if (folder / "tree").exists() else {}
-    splits = DatasetDict({name: Dataset.from_list(other.to_list()) for name, other in others.items()})
-    splits[split] = Dataset.from_list(rows)
-    splits.save_to_disk(str(folder / "tree"))
-
-
-@pytest.mark.parametrize(
-    ("write", "reshape", "format_name"),
-    [
-        (_write_jsonl, dict, "prompt+completion"),
-        (_write_csv, dict, "prompt+completion"),
-        (_write_json, _as_messages, "messages"),
-        (_write_parquet, _as_messages, "messages"),
-        (_write_parquet, _as_text, "text"),
-        (_write_csv, _as_text, "text"),
-        (_write_saved, _as_messages, "messages"),
-    ],
-)
-def test_every_format_trains_from_every_kind_of_file(
-    train: Any,
-    tiny: ModuleType,
-    tmp_path: Path,
-    write: Callable[[Path, str, list[dict[str, Any]]], None],
-    reshape: Callable[[dict[str, str]], dict[str, Any]],
-    format_name: str,
-) -> None:
-    folder = tmp_path / "data"
-    folder.mkdir()
-    for split, rows in zip(("train", "test"), tiny.split_rows(), strict=True):
-        write(folder, split, [reshape(row) for row in rows])
-    location = folder / "tree" if write is _write_saved else folder
-    run = train(on=location, max_steps=1)
-    assert run.code == 0, run.stderr
-    assert f"rows: 48 to train on, 12 to evaluate, format {format_name}" in run.stdout
-    assert len(run.metrics["eval_loss"]) == 1
-
-
 def test_messages_and_prompts_of_the_same_text_have_the_same_loss(train: Any, tiny: ModuleType, tmp_path: Path) -> None:
     for split, rows in zip(("train", "test"), tiny.split_rows(), strict=True):
-        _write_jsonl(tmp_path, split, [_as_messages(row) for row in rows])
-    assert train(on=tmp_path, max_steps=2).metrics["eval_loss"] == train(max_steps=2).metrics["eval_loss"]
+        turns = [(("user", row["prompt"]), ("assistant", row["completion"])) for row in rows]
+        talks = [{"messages": [{"role": role, "content": content} for role, content in turn]} for turn in turns]
+        tiny.write_jsonl(tmp_path / f"{split}.jsonl", talks)
+    run = train(on=tmp_path, max_steps=2)
+    assert "rows: 48 to train on, 12 to evaluate, format messages" in run.stdout
+    assert run.metrics["eval_loss"] == train(max_steps=2).metrics["eval_loss"]
 
 
 # --- what goes wrong ----------------------------------------------------------------------------------------
@@ -208,9 +118,75 @@ def test_a_diverged_run_can_be_reported_as_a_very_bad_one(train: Any, tmp_path: 
     run = train(output_dir=tmp_path / "adapter", on_divergence="report", sample_prompt=QUESTION, **HOPELESS)
     assert run.code == 0
     assert run.metrics["eval_loss"] == [1e9]
-    assert run.termination["metrics"] == {"eval_loss": 1e9}
+    assert run.termination["metrics"] == {"eval_loss": 1e9, "eval_perplexity": 1e9, "eval_token_accuracy": 0.0}
+    assert run.metrics["eval_token_accuracy"][-1] == 0.0
     assert run.termination["artifact_uri"] is None
     assert not (tmp_path / "adapter").exists()
+
+
+def test_a_loss_that_rises_far_above_the_first_one_has_diverged(train: Any, tmp_path: Path) -> None:
+    """Finite, and yet lost: it stops where it is seen."""
+    rising = {"learning_rate": 10, "max_steps": 10, "warmup_ratio": 0, "logging_steps": 1, "divergence_ratio": 1.1}
+    run = train(output_dir=tmp_path / "adapter", on_divergence="report", **rising)
+    assert run.code == 0
+    assert "above --divergence_ratio 1.1 times the first" in run.stdout
+    assert len(run.metrics["train_loss"]) < 10
+    assert run.metrics["train_loss"][-1] > 1.1 * run.metrics["train_loss"][0]
+    assert run.metrics["eval_loss"][-1] == run.termination["metrics"]["eval_loss"] == 1e9
+    assert not (tmp_path / "adapter").exists()
+    kept = train(**(rising | {"divergence_ratio": "none"}))
+    assert len(kept.metrics["train_loss"]) == 10
+
+
+def test_a_trainer_of_another_version_than_the_command_is_made_for_refuses_it(
+    model: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(version: str, *more: str) -> tuple[int, str]:
+        arguments = [f"--model_name_or_path={model}", f"--dataset_name={data}", *more]
+        environ = {"LLMTUNE_TERMINATION_LOG": str(tmp_path / "log"), "LLMTUNE_TRAINER_VERSION": version}
+        return main(arguments, environ), capsys.readouterr().err
+
+    code, said = run("7.3.1")
+    assert code == 2
+    assert "`LLMTUNE_TRAINER_VERSION`='7.3.1'" in said
+    assert f"this is llmtune-trainer {__version__}" in said
+    # The flags of another version may be unknown; here they are looked at.
+    for version in ("", f"{__version__}.post1"):
+        code, said = run(version, "--no_such_flag=1")
+        assert code == 2
+        assert "no_such_flag" in said
+
+
+def test_metrics_as_json_are_what_katib_reads(train: Any) -> None:
+    run = train(max_steps=2, metrics_format="json")
+    lines = [json.loads(line) for line in run.stdout.splitlines()]
+    told = {name: value for line in lines for name, value in line.items()}
+    assert all(line["timestamp"].endswith("Z") for line in lines)
+    assert float(told["eval_loss"]) == run.termination["metrics"]["eval_loss"]
+    assert {"eval_perplexity", "eval_token_accuracy", "train_tokens_per_second", "peak_memory_bytes"} <= set(told)
+
+
+def test_what_vllm_cannot_serve_is_told(train: Any) -> None:
+    plain = train(max_steps=1).termination["manifest"]
+    assert (plain["servable"], plain["unservable"]) == (True, [])
+    manifest = train(max_steps=1, use_dora="true", lora_bias="lora_only").termination["manifest"]
+    assert manifest["servable"] is False
+    assert [reason.split(":")[0] for reason in manifest["unservable"]] == ["bias 'lora_only'", "use_dora"]
+
+
+def test_a_model_without_some_of_its_weights_is_refused(train: Any, model: Path, tmp_path: Path) -> None:
+    deeper = shutil.copytree(model, tmp_path / "deeper")
+    config = json.loads((deeper / "config.json").read_text(encoding="utf-8"))
+    (deeper / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}), encoding="utf-8")
+    run = train(of=deeper, max_steps=1)
+    assert run.code == 2
+    assert "has no weights for 9 of its tensors (model.layers.2." in run.stderr
+
+
+def test_sharding_without_gpus_is_refused_rather_than_left_undone(train: Any) -> None:
+    run = train(fsdp="true", max_steps=1)
+    assert run.code == 2
+    assert "`--fsdp`=true shards the model over the GPUs of several processes, and there are none" in run.stderr
 
 
 def test_prompts_that_leave_no_room_for_a_completion_are_refused(train: Any) -> None:

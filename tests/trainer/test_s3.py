@@ -9,29 +9,19 @@ from typing import Any
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
+
+from s3_server import S3, running_s3
 
 
 @pytest.fixture(scope="module")
-def endpoint() -> Iterator[str]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+def server() -> Iterator[S3]:
+    with running_s3() as running:
+        yield running
 
 
 @pytest.fixture
-def s3(endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
-    for name, value in {
-        "AWS_ENDPOINT_URL": endpoint,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_CONFIG_FILE": str(tmp_path / "none"),
-        "AWS_SHARED_CREDENTIALS_FILE": str(tmp_path / "none"),
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
+def s3(server: S3, monkeypatch: pytest.MonkeyPatch) -> Any:
+    for name, value in server.environment().items():
         monkeypatch.setenv(name, value)
     client = boto3.client("s3")
     client.create_bucket(Bucket="llm")
@@ -97,6 +87,32 @@ def test_the_version_of_data_in_s3_is_told_by_its_etags(s3: Any, train: Any, dat
     assert version() == first
     s3.put_object(Bucket="llm", Key="versions/eval.jsonl", Body=(data / "eval.jsonl").read_bytes() * 2)
     assert version() != first
+
+
+@pytest.mark.parametrize("place", ["volume", "s3"])
+def test_trials_that_share_a_cache_download_and_prepare_once(
+    s3: Any, server: S3, train: Any, model: Path, data: Path, tmp_path: Path, place: str
+) -> None:
+    _upload(s3, model, f"cached-{place}/model")
+    _upload(s3, data, f"cached-{place}/data")
+    cache_dir = "s3://llm/cache" if place == "s3" else tmp_path / "cache"
+
+    def trial(rate: float) -> Any:
+        server.requests.clear()
+        return train(
+            of=f"s3://llm/cached-{place}/model",
+            on=f"s3://llm/cached-{place}/data",
+            cache_dir=cache_dir,
+            max_steps=1,
+            learning_rate=rate,
+        )
+
+    first, second = trial(1e-3), trial(1e-4)
+    assert first.stdout.count(" is made: ") == 3, first.stdout  # model, data, prepared data
+    assert second.code == 0
+    assert second.stdout.count(" is fetched: " if place == "s3" else " is there") == 3, second.stdout
+    assert [path for path in server.downloads() if path.startswith(f"/llm/cached-{place}/")] == []
+    assert first.termination["manifest"]["evaluation"] == second.termination["manifest"]["evaluation"]
 
 
 def test_an_adapter_in_s3_is_evaluated(s3: Any, train: Any) -> None:

@@ -13,7 +13,6 @@ from airflow_llmtune.exceptions import InvalidSpecError
 from airflow_llmtune.operators.katib import KatibTuneLLMOperator
 from airflow_llmtune.resources import search_space as search
 from airflow_llmtune.resources.problems import Problems
-from llmtune_trainer.settings import usage
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -36,11 +35,6 @@ def test_the_dag_in_the_readme_is_a_dag():
 
 def test_the_readme_is_short():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
-
-
-def test_the_trainers_reference_is_its_help():
-    (block,) = re.findall(r"```text\n(.*?)```", (ROOT / "docs/reference/trainer.md").read_text(), re.DOTALL)
-    assert block.strip() == usage().strip()
 
 
 def test_the_mistakes_in_the_tutorial_are_told_in_these_words():

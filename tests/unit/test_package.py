@@ -49,7 +49,10 @@ def test_the_provider_info_lists_every_module_that_has_a_public_class_for_dag_au
         assert (name in listed) == (
             has_class
             and not name.endswith(
-                (".base", ".credentials", ".deployment", ".experiment_lifecycle", ".owning", ".unchanged", ".waiting")
+                (
+                    *(".base", ".cache", ".credentials", ".deployment", ".experiment_lifecycle", ".owning"),
+                    *(".unchanged", ".waiting"),
+                )
             )
         ), name
 
@@ -106,3 +109,6 @@ def test_the_exception_tree_in_the_docstring_is_the_real_one():
 
 def test_the_default_image_is_the_trainer_of_this_repository():
     assert TRAINER_IMAGE.rpartition(":")[2] == llmtune_trainer.__version__ == airflow_llmtune.__version__
+    dockerfile = (ROOT / "trainer" / "Dockerfile").read_text()
+    assert f'org.opencontainers.image.version="{llmtune_trainer.__version__}"' in dockerfile
+    assert f"-t {TRAINER_IMAGE} " in dockerfile

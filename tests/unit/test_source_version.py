@@ -26,9 +26,9 @@ from airflow_llmtune.resources.source import Source
 NONE = Credentials()
 
 
-def source(text: str, **kinds: bool) -> Source:
+def source(text: str) -> Source:
     problems = Problems()
-    found = Source.read("source", text, problems, **kinds)
+    found = Source.read("source", text, problems)
     problems.raise_if_any("source")
     assert found is not None
     return found
@@ -168,7 +168,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         known = {"/api/models/org/base": "1111", "/api/models/org/base/revision/v2": "2222"}
-        known["/api/datasets/org/rows"] = "3333"
+        known |= {"/api/datasets/org/rows": "3333", "/api/datasets/org/rows/revision/v1": "4444"}
         sha = known.get(self.path.partition("?")[0])
         allowed = self.headers.get("Authorization") == "Bearer hub-token"
         body = json.dumps({"id": "org/it", "sha": sha} if sha and allowed else {"error": "not found"}).encode()
@@ -198,10 +198,13 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Credentials]:
 
 @pytest.mark.parametrize(
     ("argument", "text", "version"),
-    [("model", "org/base", "hub:1111"), ("model", "hf://org/base@v2", "hub:2222"), ("dataset", "org/rows", "hub:3333")],
+    [
+        *(("model", "org/base", "hub:1111"), ("model", "hf://org/base@v2", "hub:2222")),
+        *(("dataset", "org/rows", "hub:3333"), ("dataset", "org/rows@v1", "hub:4444")),
+    ],
 )
 def test_the_version_on_the_hub_is_its_commit(hub, argument, text, version):
-    found = source(text, revision=argument == "model")
+    found = source(text)
     assert read_version(argument, found, hub) == version
 
 

@@ -19,15 +19,17 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from llmtune_trainer import __version__
+from llmtune_trainer.addresses import public_name
+from llmtune_trainer.cache import open_cache
 from llmtune_trainer.checkpoints import Checkpoints, identity
-from llmtune_trainer.dataset import Examples, load_examples
-from llmtune_trainer.errors import TrainerError
+from llmtune_trainer.errors import BadInputError, TrainerError
+from llmtune_trainer.katib_push import Push
 from llmtune_trainer.manifest import describe
 from llmtune_trainer.metrics import Log
 from llmtune_trainer.result import (
@@ -39,16 +41,13 @@ from llmtune_trainer.result import (
     write_termination_log,
 )
 from llmtune_trainer.settings import Mode, Settings, parse_settings, usage
-from llmtune_trainer.sources import (
-    dataset_version,
-    fetch_adapter,
-    fetch_dataset,
-    fetch_model,
-    hub_commit,
-    model_version,
-    public_name,
-)
+from llmtune_trainer.sources import Fetched, fetch_adapter, fetch_dataset, fetch_model
 
+if TYPE_CHECKING:
+    from llmtune_trainer.data.prepare import Prepared
+
+# Set by whoever made the command, to the version that it was made for.
+VERSION_VARIABLE = "LLMTUNE_TRAINER_VERSION"
 # The libraries' own progress bars and remarks would bury the metrics.
 QUIET = {
     "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
@@ -82,7 +81,10 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     world = World.of(environ)
     mode: Mode = "evaluate" if arguments[:1] == ["evaluate"] else "train"
     try:
-        finished = run(parse_settings(arguments[mode == "evaluate" :], environ, mode), world, mode)
+        _check_version(environ)
+        settings = parse_settings(arguments[mode == "evaluate" :], environ, mode)
+        with _log(settings, world, environ) as log:
+            finished = run(settings, world, mode, log)
     except TrainerError as error:
         if world.local_rank == 0:
             print(f"error: {error}", file=sys.stderr)
@@ -99,82 +101,103 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     return 0
 
 
+def _check_version(environ: Mapping[str, str]) -> None:
+    wanted = environ.get(VERSION_VARIABLE)
+    if wanted and wanted.split(".")[:2] != __version__.split(".")[:2]:
+        raise BadInputError(
+            f"`{VERSION_VARIABLE}`={wanted!r} is the version that this command was made for, and this is "
+            f"llmtune-trainer {__version__}: flags and results may differ. Fix: use the image of version {wanted}."
+        )
+
+
+@contextmanager
+def _log(settings: Settings, world: World, environ: Mapping[str, str]) -> Iterator[Log]:
+    with ExitStack() as stack:
+        pushes = settings.metrics_push and world.rank == 0
+        push = stack.enter_context(Push.open(environ)) if pushes else None
+        yield Log(speaks=world.rank == 0, form=settings.metrics_format, push=push)
+
+
 @dataclass(frozen=True)
 class Inputs:
     """What is read, and which version of it that was."""
 
-    model: Path
-    adapter: Path | None
-    examples: Examples
-    dataset_version: str
+    model: Fetched
+    adapter: Fetched | None
+    data: Fetched
+    prepared: Prepared
 
 
-def run(settings: Settings, world: World, mode: Mode) -> dict[str, Any]:
+def run(settings: Settings, world: World, mode: Mode, log: Log) -> dict[str, Any]:
     """Return the summary."""
-    log = Log(speaks=world.rank == 0)
+    # Half a second for pyarrow, which a wrong setting has not cost.
+    from llmtune_trainer.data.prepare import prepare
+
     for flag, address in (("--output_dir", settings.output_dir), ("--checkpoint_dir", settings.checkpoint_place)):
         if address is not None:
             check_destination(flag, address)
-    with _workspace(world) as workspace:
-        with _first_of_node_first(world):
-            inputs = _read(settings, workspace)
-        log.say(f"llmtune-trainer {__version__}: {settings.model_name_or_path} on {settings.dataset_name}")
+    log.say(f"llmtune-trainer {__version__}: {settings.model_name_or_path} on {settings.dataset_name}")
+    with _workspace(world) as workspace, closing(open_cache(settings, workspace, log.say)) as cache:
+        model = fetch_model(settings, cache)
+        adapter = None if settings.adapter is None else fetch_adapter(settings, cache)
+        data = fetch_dataset(settings, cache)
+        prepared = prepare(settings, data, model, cache, log.say, only_eval=mode == "evaluate")
+        inputs = Inputs(model, adapter, data, prepared)
         if mode == "evaluate":
             return _evaluate(settings, inputs, workspace, log)
         return _train_and_store(settings, inputs, world, workspace, log)
 
 
-def _read(settings: Settings, workspace: Path) -> Inputs:
-    model = fetch_model(settings.model_name_or_path, settings.model_revision, workspace)
-    adapter = None if settings.adapter is None else fetch_adapter(settings.adapter, workspace)
-    location = fetch_dataset(settings.dataset_name, workspace)
-    return Inputs(model, adapter, load_examples(location, settings), dataset_version(settings.dataset_name, location))
-
-
 def _evaluate(settings: Settings, inputs: Inputs, workspace: Path, log: Log) -> dict[str, Any]:
-    examples = inputs.examples
-    log.say(f"rows: {len(examples.eval)} to evaluate, format {examples.format}")
+    rows = inputs.prepared.report["rows"]
+    log.say(f"rows: {rows['eval']} to evaluate, format {inputs.prepared.report['format']}")
     with warnings.catch_warnings():
         # The libraries deprecate each other's options; none of it is about this run.
         warnings.simplefilter("ignore")
         # Five seconds and half a gigabyte, which a wrong setting or path has not cost.
         from llmtune_trainer.evaluation import evaluate_adapter
 
-        loss, evaluation = evaluate_adapter(settings, inputs.model, inputs.adapter, examples, workspace, log)
-    manifest = _manifest(settings, inputs, evaluation, trained=0, steps=0)
+        adapter = None if inputs.adapter is None else inputs.adapter.path
+        metrics = evaluate_adapter(settings, inputs.model.path, adapter, inputs.prepared, workspace, log)
+    manifest = _manifest(settings, inputs, steps=0, trained_tokens=0, unservable=[])
     artifact_uri = None if settings.adapter is None else public_name(settings.adapter)
-    return summary({"eval_loss": loss}, artifact_uri, None, manifest, diverged=False)
+    return summary(metrics, artifact_uri, None, manifest, diverged=False)
 
 
 def _train_and_store(settings: Settings, inputs: Inputs, world: World, workspace: Path, log: Log) -> dict[str, Any]:
     started = time.monotonic()
-    examples = inputs.examples
-    log.say(f"rows: {len(examples.train)} to train on, {len(examples.eval)} to evaluate, format {examples.format}")
-    checkpoints = _checkpoints(settings, inputs, world, workspace)
+    rows = inputs.prepared.report["rows"]
+    format_ = inputs.prepared.report["format"]
+    log.say(f"rows: {rows['train']} to train on, {rows['eval']} to evaluate, format {format_}")
+    whose = identity(settings, inputs.model.version, inputs.data.version, world.size)
+    checkpoints = Checkpoints.of(settings, whose, workspace)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # as above
-        from llmtune_trainer.training import save_adapter, train  # as above
+        from llmtune_trainer import saving  # as above
+        from llmtune_trainer.training import train
 
-        outcome, trainer = train(settings, inputs.model, examples, checkpoints, workspace, log)
-    saves = settings.output_dir is not None and not outcome.diverged
-    artifact_uri = address_of(settings.output_dir) if settings.output_dir and saves else None
-    samples = None
-    if settings.sample_prompt and outcome.sample_before is not None:
-        samples = {
-            "prompt": settings.sample_prompt,
-            "before": outcome.sample_before,
-            "after": outcome.sample_after or "",
+        outcome, trainer = train(settings, inputs.model.path, inputs.prepared, checkpoints, workspace, log)
+        saves = settings.output_dir is not None and not outcome.diverged
+        gathered = saving.gather(trainer, workspace) if saves else None
+        trained = {
+            "steps": outcome.steps,
+            "trained_tokens": outcome.tokens,
+            "unservable": saving.unservable(trainer, settings),
         }
-    manifest = _manifest(settings, inputs, outcome.evaluation, trained=len(examples.train), steps=outcome.steps)
-    short = summary(outcome.metrics, artifact_uri, samples, manifest, diverged=outcome.diverged)
-    full = short | {"parameters": asdict(settings), "seconds": round(time.monotonic() - started, 3)}
-    if settings.output_dir and saves and log.speaks:
-        # LoRA under data-parallel training: the first process holds the whole adapter.
-        store(
-            "--output_dir", settings.output_dir, lambda folder: save_adapter(trainer, settings, folder), full, workspace
-        )
-        log.say(f"adapter saved: {artifact_uri}")
-    if checkpoints is not None and log.speaks:
+        artifact_uri = address_of(settings.output_dir) if settings.output_dir and saves else None
+        manifest = _manifest(settings, inputs, **trained)
+        short = summary(outcome.metrics, artifact_uri, outcome.samples(), manifest, diverged=outcome.diverged)
+        full = short | {"parameters": asdict(settings), "seconds": round(time.monotonic() - started, 3)}
+
+        def save(folder: Path) -> None:
+            saving.save(trainer, settings, gathered, folder)
+            if settings.merge_adapter:
+                saving.merge(settings, inputs.model.path, inputs.prepared.labels, folder)
+
+        if settings.output_dir and saves and log.speaks:
+            store("--output_dir", settings.output_dir, save, full, workspace)
+            log.say(f"{'adapter' if settings.use_peft else 'model'} saved: {artifact_uri}")
+    if checkpoints is not None and log.speaks and not settings.keep_checkpoints:
         _tidy_up(checkpoints, log)
     log.say(f"done: {outcome.steps} steps in {time.monotonic() - started:.1f} s")
     return short
@@ -187,23 +210,16 @@ def _tidy_up(checkpoints: Checkpoints, log: Log) -> None:
         log.say(f"The checkpoints could not be removed, the result is complete: {error}")
 
 
-def _checkpoints(settings: Settings, inputs: Inputs, world: World, workspace: Path) -> Checkpoints | None:
-    if settings.checkpoint_place is None:
-        return None
-    whose = identity(settings, model_version(inputs.model), inputs.dataset_version, world.size)
-    return Checkpoints(settings.checkpoint_place, whose, settings.save_total_limit, workspace)
-
-
-def _manifest(
-    settings: Settings, inputs: Inputs, evaluation: Mapping[str, Any], *, trained: int, steps: int
-) -> dict[str, Any]:
+def _manifest(settings: Settings, inputs: Inputs, **trained: Any) -> dict[str, Any]:
+    prepared = inputs.prepared
     return describe(
         settings,
-        base_model_revision=hub_commit(inputs.model),
-        dataset_version=inputs.dataset_version,
-        rows={"train": trained, "eval": len(inputs.examples.eval)},
-        steps=steps,
-        evaluation=evaluation,
+        base_model_revision=inputs.model.revision,
+        dataset_version=inputs.data.version,
+        evaluation={"fingerprint": prepared.fingerprint, "rows": len(prepared.eval)},
+        data=prepared.report,
+        classes=prepared.labels,
+        **trained,
     )
 
 
@@ -221,19 +237,6 @@ def _workspace(world: World) -> Iterator[Path]:
     finally:
         if world.local_rank == 0:
             shutil.rmtree(shared, ignore_errors=True)
-
-
-@contextmanager
-def _first_of_node_first(world: World) -> Iterator[None]:
-    """Let one process of each node download; the others find the files there."""
-    if world.size == 1:
-        yield
-        return
-    import torch  # only now: a single process checks its data before it pays for this
-    from accelerate import PartialState
-
-    with PartialState(cpu=not torch.cuda.is_available()).local_main_process_first():
-        yield
 
 
 def _keep_freed_memory() -> None:

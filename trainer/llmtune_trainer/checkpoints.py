@@ -6,6 +6,7 @@ without its mark is half written, and is never read.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -16,19 +17,25 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from llmtune_trainer import __version__
+from llmtune_trainer.addresses import local_path
 from llmtune_trainer.object_store import delete_folder, download_prefix, list_etags, read_named
 from llmtune_trainer.result import store
 from llmtune_trainer.settings import ADDRESSES, Settings
-from llmtune_trainer.sources import local_path
 
 FLAG = "--checkpoint_dir"
 MARK = "checkpoint.json"
 NAME = re.compile(r"checkpoint-(\d+)")
-# Of what the libraries save; the rest is the tokenizer, and a pickle with paths of this machine.
+# Of what the libraries save, for adapters, whole models and FSDP; the rest is the tokenizer, and a pickle with paths of
+# this machine.
 PARTS = (
     "adapter_config.json",
     "adapter_model.safetensors",
+    "config.json",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+    "optimizer.bin",
     "optimizer.pt",
+    "pytorch_model_fsdp.bin",
     "rng_state*.pth",
     "scheduler.pt",
     "trainer_state.json",
@@ -37,7 +44,7 @@ PARTS = (
 
 def identity(settings: Settings, model_version: str, dataset_version: str, processes: int) -> dict[str, Any]:
     """Return what the course of a training depends on, as JSON gives it back."""
-    left_out = (*ADDRESSES, "save_total_limit")
+    left_out = (*ADDRESSES, "save_total_limit", *(["max_steps"] if settings.keep_checkpoints else []))
     course = {name: value for name, value in asdict(settings).items() if name not in left_out}
     others = {
         "model": model_version,
@@ -51,16 +58,35 @@ def identity(settings: Settings, model_version: str, dataset_version: str, proce
 
 @dataclass(frozen=True)
 class Checkpoints:
+    """The checkpoints of one run; or, for longer runs, of all that differ in ``max_steps`` only."""
+
     place: str
     identity: Mapping[str, Any]
     limit: int
     workspace: Path
+    for_longer_runs: bool = False
 
-    def newest(self) -> tuple[int, str | None]:
-        """Return the step to go on from, or 0 and, when there are checkpoints of others, why they will not do."""
+    @classmethod
+    def of(cls, settings: Settings, identity: Mapping[str, Any], workspace: Path) -> Checkpoints | None:
+        place = settings.checkpoint_place
+        if place is None:
+            return None
+        if settings.keep_checkpoints:
+            # Trials share the place: a folder of their own keeps them from removing each other's.
+            place = (
+                f"{place.rstrip('/')}/{hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]}"
+            )
+        return cls(place, identity, settings.save_total_limit, workspace, settings.keep_checkpoints)
+
+    def newest(self, below: int) -> tuple[int, str | None]:
+        """Return the step to go on from, or 0 and, when there are checkpoints of others, why they will not do.
+
+        :param below: the last step; who has got there has nothing left to train.
+        """
         marks = self._read_marks()
-        if own := self._own(marks):
+        if own := [step for step in self._own(marks) if step < below]:
             return max(own), None
+        marks = {step: mark for step, mark in marks.items() if mark.get("identity") != self.identity}
         return 0, self._refusal(marks[max(marks)]) if marks else None
 
     def fetch(self, step: int) -> Path:

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from llmtune_trainer import __version__
+from llmtune_trainer.addresses import public_name
 from llmtune_trainer.settings import Settings
-from llmtune_trainer.sources import public_name
 
 # Part of the fingerprint: with another definition of the loss the numbers would no longer compare.
 LOSS = "mean negative log-likelihood over the learned tokens"
@@ -20,20 +20,33 @@ def describe(
     *,
     base_model_revision: str | None,
     dataset_version: str | None,
-    rows: Mapping[str, int],
+    data: Mapping[str, Any],
     steps: int,
+    trained_tokens: int,
     evaluation: Mapping[str, Any],
+    classes: Sequence[str],
+    unservable: Sequence[str],
 ) -> dict[str, Any]:
+    """Return the manifest.
+
+    :param data: what was found in the data: format, rows, malformed, truncated, dropped, tokens.
+    :param unservable: why vLLM would not serve what was trained.
+    """
     return {
         "base_model": public_name(settings.model_name_or_path),
         "base_model_revision": base_model_revision,
         "dataset": public_name(settings.dataset_name),
         "dataset_version": dataset_version,
         "parameters": settings.chosen(),
-        "rows": dict(rows),
+        "rows": dict(data["rows"]),
         "steps": steps,
+        "trained_tokens": trained_tokens,
         "trainer_version": __version__,
         "evaluation": dict(evaluation),
+        "data": {name: value for name, value in data.items() if name != "rows"},
+        "servable": not unservable,
+        "unservable": list(unservable),
+        **({"classes": list(classes)} if classes else {}),
     }
 
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from llmtune_trainer.addresses import local_path
 from llmtune_trainer.errors import BadInputError
 from llmtune_trainer.object_store import check_writable, upload_folder
-from llmtune_trainer.sources import local_path
 
 SCHEMA_VERSION = 1
 RESULT_FILE = "result.json"
@@ -133,5 +133,7 @@ def store(
 
 def _move_into(folder: Path, unfinished: Path, mark: str) -> None:
     (folder / mark).unlink(missing_ok=True)
-    for file in sorted(unfinished.iterdir(), key=lambda file: file.name == mark):
-        file.replace(folder / file.name)
+    for entry in sorted(unfinished.iterdir(), key=lambda entry: entry.name == mark):
+        if entry.is_dir():
+            shutil.rmtree(folder / entry.name, ignore_errors=True)
+        entry.replace(folder / entry.name)

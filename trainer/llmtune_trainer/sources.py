@@ -1,111 +1,84 @@
 """Where model and data come from: a local path, the Hugging Face Hub or S3; each ends as a local path.
 
-Credentials come from the environment only (AWS_*, HF_TOKEN), never from a flag. Nothing is cached here beyond
-what the Hub's own client caches: an S3 prefix is downloaded into the run's workspace.
+Local paths are used where they lie. All else comes through the cache, under what it is: the Hub's commit or S3's ETags.
+Credentials come from the environment only (AWS_*, HF_TOKEN), never from a flag.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from llmtune_trainer.addresses import hub_name, local_path
+from llmtune_trainer.cache import Cache
+from llmtune_trainer.cache_entry import sha256_of
 from llmtune_trainer.errors import BadInputError
-from llmtune_trainer.object_store import download_prefix, list_etags
+from llmtune_trainer.hub import Repository, fetch_repository
+from llmtune_trainer.object_store import download, is_one_object, list_objects
+from llmtune_trainer.settings import Settings
 
 Role = Literal["model", "dataset", "adapter"]
 FLAGS: dict[Role, str] = {"model": "--model_name_or_path", "dataset": "--dataset_name", "adapter": "--adapter"}
-COMMIT = re.compile(r"[0-9a-f]{40}")
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
-# Weights in formats that are not trained from would multiply the download.
-UNUSED_MODEL_FILES = ("*.gguf", "*.onnx", "*.h5", "*.msgpack", "*.pt", "*.pth", "original/*", "onnx/*")
 
 
-def fetch_model(source: str, revision: str | None, workspace: Path) -> Path:
-    folder = _fetch("model", source, revision, workspace)
-    _check_model_folder(source, folder)
-    return folder
+@dataclass(frozen=True)
+class Fetched:
+    path: Path
+    version: str  # another one when the content is another
+    revision: str | None = None  # the commit, of what came from the Hub
 
 
-def fetch_dataset(source: str, workspace: Path) -> Path:
-    return _fetch("dataset", source, None, workspace)
+def fetch_model(settings: Settings, cache: Cache) -> Fetched:
+    source = settings.model_name_or_path
+    if (path := find_local("model", source)) is not None:
+        check_model_folder(source, path)  # before all of it is read for its version
+    fetched = fetch("model", source, settings.model_revision, cache)
+    if path is None:
+        check_model_folder(source, fetched.path)
+    return fetched
 
 
-def fetch_adapter(source: str, workspace: Path) -> Path:
-    folder = _fetch("adapter", source, None, workspace)
-    missing = [name for name in ("adapter_config.json", "adapter_model.safetensors") if not (folder / name).is_file()]
-    if missing:
+def fetch_dataset(settings: Settings, cache: Cache) -> Fetched:
+    return fetch("dataset", settings.dataset_name, None, cache)
+
+
+def fetch_adapter(settings: Settings, cache: Cache) -> Fetched:
+    """Fetch what was trained: an adapter, or a whole model."""
+    source = settings.adapter or ""
+    fetched = fetch("adapter", source, None, cache)
+    if is_whole_model(fetched.path):
+        return fetched
+    names = ("adapter_config.json", "adapter_model.safetensors")
+    if missing := [name for name in names if not (fetched.path / name).is_file()]:
         raise BadInputError(
             f"`{FLAGS['adapter']}`={source!r} has no {', no '.join(missing)}. "
-            "Fix: give the folder of a complete adapter."
+            "Fix: give the folder of a complete adapter, or of a model that was trained as a whole."
         )
-    return folder
+    return fetched
 
 
-def hub_commit(folder: Path) -> str | None:
-    """Return the commit of what came from the Hub."""
-    return folder.name if folder.parent.name == "snapshots" and COMMIT.fullmatch(folder.name) else None
+def is_whole_model(folder: Path) -> bool:
+    return not (folder / "adapter_config.json").is_file() and _model_problem(folder) is None
 
 
-def model_version(folder: Path) -> str:
-    """Return what changes when the model changes, wherever it lies: its commit, else a digest of names and sizes."""
-    sizes = {file.relative_to(folder): file.stat().st_size for file in folder.rglob("*") if file.is_file()}
-    return hub_commit(folder) or _digest_of_listing({str(name): str(size) for name, size in sizes.items()})
-
-
-def dataset_version(source: str, location: Path) -> str:
-    """Return what changes when the data changes: the Hub's commit, else a digest over S3's ETags or over the files."""
-    if commit := hub_commit(location):
-        return commit
+def fetch(role: Role, source: str, revision: str | None, cache: Cache) -> Fetched:
     if source.startswith("s3://"):
-        contents = list_etags(FLAGS["dataset"], source)
-    elif location.is_file():
-        contents = {location.name: _digest_of(location)}
-    else:
-        files = {file.relative_to(location): file for file in location.rglob("*") if file.is_file()}
-        contents = {
-            name.as_posix(): _digest_of(file)
-            for name, file in files.items()
-            if not any(part.startswith(".") for part in name.parts)
-        }
-    return _digest_of_listing(contents)
+        return _from_s3(role, source, cache)
+    if (path := find_local(role, source)) is not None:
+        return Fetched(path, _version_of(path, cache))
+    return _from_hub(role, source, revision, cache)
 
 
-def _digest_of_listing(contents: Mapping[str, str]) -> str:
-    text = "".join(f"{name}\t{content}\n" for name, content in sorted(contents.items()))
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _digest_of(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-def public_name(source: str) -> str:
-    """Return how others load the same model: an absolute path, a Hub id or the S3 address."""
-    if source.startswith("s3://"):
-        return source
-    path = local_path(source)
-    if path is not None and path.exists():
-        return str(path.resolve())
-    return source.removeprefix("hf://")
-
-
-def local_path(source: str) -> Path | None:
-    """Return None for what lies elsewhere."""
-    if source.startswith("file://"):
-        return Path("/" + source.removeprefix("file://").lstrip("/"))
-    return None if "://" in source else Path(source).expanduser()
-
-
-def _fetch(role: Role, source: str, revision: str | None, workspace: Path) -> Path:
-    if source.startswith("s3://"):
-        return download_prefix(FLAGS[role], source, workspace / role)
-    if source.startswith("hf://"):
-        return _from_hub(role, source.removeprefix("hf://").removeprefix("datasets/"), revision, source)
+def find_local(role: Role, source: str) -> Path | None:
+    """Return the path, or None when it lies in S3 or on the Hub."""
+    if source.startswith(("hf://", "s3://")):
+        return None
     path = local_path(source)
     if path is None:
         raise BadInputError(
@@ -118,7 +91,60 @@ def _fetch(role: Role, source: str, revision: str | None, workspace: Path) -> Pa
             f"`{FLAGS[role]}`={source!r} does not exist{_nearest_folder(path)}. "
             "Fix: correct the path, or mount the volume that holds it."
         )
-    return _from_hub(role, source, revision, source)
+    return None
+
+
+def _from_s3(role: Role, source: str, cache: Cache) -> Fetched:
+    flag = FLAGS[role]
+    objects = list_objects(flag, source)
+    listing = _digest_of({obj.key: f"{obj.etag} {obj.size}" for obj in objects})
+
+    def build(folder: Path) -> None:
+        cache.make_room(folder, sum(obj.size for obj in objects))
+        download(flag, source, objects, folder)
+
+    folder = cache.get(role, {"s3": source.rstrip("/"), "objects": listing}, build)
+    path = folder / objects[0].name if is_one_object(source, objects) else folder
+    return Fetched(path, _digest_of({obj.name: obj.etag for obj in objects}))
+
+
+def _from_hub(role: Role, source: str, revision: str | None, cache: Cache) -> Fetched:
+    name, named = hub_name(source)
+    said = f"`{FLAGS[role]}`={source!r}"
+    if named and revision and named != revision:
+        raise BadInputError(
+            f"{said} names another revision than `--model_revision`={revision!r}. Fix: give one of the two."
+        )
+    folder, commit = fetch_repository(Repository(said, role, name, named or revision), cache)
+    return Fetched(folder, commit, commit)
+
+
+def _version_of(path: Path, cache: Cache) -> str:
+    """Return a digest over all that is there. It is remembered, as reading gigabytes takes long."""
+    files = {path.name: path} if path.is_file() else _files_below(path)
+    statuses = {name: file.stat() for name, file in files.items()}
+    about = {
+        "path": str(path.resolve()),
+        "files": _digest_of({name: f"{status.st_size} {status.st_mtime_ns}" for name, status in statuses.items()}),
+    }
+    known = cache.read_note(about)
+    if known is None:
+        with ThreadPoolExecutor(max_workers=4) as pool:
+            known = _digest_of(dict(zip(files, pool.map(sha256_of, files.values()), strict=True)))
+        cache.write_note(about, known)
+    return known
+
+
+def _files_below(folder: Path) -> dict[str, Path]:
+    files = {file.relative_to(folder): file for file in folder.rglob("*") if file.is_file()}
+    return {
+        name.as_posix(): file for name, file in files.items() if not any(part.startswith(".") for part in name.parts)
+    }
+
+
+def _digest_of(contents: Mapping[str, str]) -> str:
+    text = "".join(f"{name}\t{content}\n" for name, content in sorted(contents.items()))
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _nearest_folder(path: Path) -> str:
@@ -127,47 +153,7 @@ def _nearest_folder(path: Path) -> str:
     return f" ({parent} holds {', '.join(names)})" if names else f" ({parent} is empty)"
 
 
-def _from_hub(role: Role, name: str, revision: str | None, source: str) -> Path:
-    # A third of a second and a network stack that local paths do not need.
-    from huggingface_hub import snapshot_download
-
-    unused = list(UNUSED_MODEL_FILES) if role == "model" else None
-    repo_type = "dataset" if role == "dataset" else "model"
-    try:
-        return Path(snapshot_download(name, repo_type=repo_type, revision=revision, ignore_patterns=unused))
-    except (OSError, RuntimeError, ValueError) as error:
-        raise BadInputError(f"`{FLAGS[role]}`={source!r} {_hub_problem(error, revision)}") from error
-
-
-def _hub_problem(error: Exception, revision: str | None) -> str:
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HFValidationError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    if isinstance(error, GatedRepoError):
-        return (
-            "is a gated repository on the Hugging Face Hub. Fix: accept its terms there, and set HF_TOKEN from "
-            "a Secret to a token of that account."
-        )
-    if isinstance(error, RepositoryNotFoundError | HFValidationError):
-        return (
-            "is neither a local path nor a repository on the Hugging Face Hub that this token can see. "
-            "Fix: correct the name, or, for a private repository, set HF_TOKEN from a Secret."
-        )
-    if isinstance(error, RevisionNotFoundError):
-        return f"has no revision {revision!r}. Fix: correct --model_revision."
-    reason = " ".join(str(error).split())[:200]
-    return (
-        "is no local path, and the Hugging Face Hub could not be reached for it "
-        f"({type(error).__name__}: {reason}). Fix: give the path of a folder or s3://bucket/prefix, or open "
-        "the network to the Hub (HF_ENDPOINT names a mirror, HF_HUB_OFFLINE=1 uses only what is cached)."
-    )
-
-
-def _check_model_folder(source: str, folder: Path) -> None:
+def check_model_folder(source: str, folder: Path) -> None:
     problem = _model_problem(folder)
     if problem:
         raise BadInputError(f"`{FLAGS['model']}`={source!r} {problem}")

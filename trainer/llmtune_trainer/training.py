@@ -1,9 +1,9 @@
-"""Fine-tunes one LoRA adapter with TRL and evaluates it."""
+"""Trains one model, or an adapter of it, with the trainer of the task, and evaluates it."""
 
 from __future__ import annotations
 
-import json
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,41 +11,33 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig
 from transformers import PrinterCallback, TrainerCallback, set_seed
 
 from llmtune_trainer.checkpoints import Checkpoints
-from llmtune_trainer.dataset import Examples
+from llmtune_trainer.data.prepare import Prepared
 from llmtune_trainer.errors import DivergedError, TrainerError
 from llmtune_trainer.generate import complete
-from llmtune_trainer.lora_trainer import (
-    LoraTrainer,
-    Progress,
-    arguments,
-    check_prepared,
-    describe_evaluation,
-    evaluate,
-    load_model,
-    to_dataset,
-)
 from llmtune_trainer.metrics import Log
+from llmtune_trainer.model import load_model
+from llmtune_trainer.progress import Pace, Progress, evaluated
 from llmtune_trainer.settings import Settings
-from llmtune_trainer.sources import public_name
-
-# What a diverged run reports as its loss: worse than any other, yet a number, as collector and search need one.
-DIVERGED_LOSS = 1e9
-# Written by the libraries beside the adapter: a pickle and a template text, with paths of this machine in them.
-NOT_PART_OF_ADAPTER = ("training_args.bin", "README.md")
+from llmtune_trainer.tasks import make_trainer, worst
 
 
 @dataclass
 class Outcome:
     metrics: dict[str, float] = field(default_factory=dict)
     steps: int = 0
-    evaluation: dict[str, Any] = field(default_factory=dict)
+    tokens: int = 0
     diverged: bool = False
-    sample_before: str | None = None
-    sample_after: str | None = None
+    prompt: str | None = None
+    before: str | None = None
+    after: str | None = None
+
+    def samples(self) -> dict[str, str] | None:
+        if self.prompt is None or self.before is None:
+            return None
+        return {"prompt": self.prompt, "before": self.before, "after": self.after or ""}
 
 
 class _Checkpointing(TrainerCallback):  # type: ignore[misc]
@@ -76,7 +68,8 @@ class _Checkpointing(TrainerCallback):  # type: ignore[misc]
         if self.told_to_stop:
             control.should_save = control.should_training_stop = True
         if state.global_step >= state.max_steps:
-            control.should_save = False  # only the evaluation is left; and the library would train on from here
+            # Only the evaluation is left; the library would train on from here. A longer run goes on from it.
+            control.should_save = self.checkpoints.for_longer_runs
         # A loss is logged as the mean since the last log. A resumed run knows of none before its checkpoint.
         control.should_log |= control.should_save
 
@@ -96,59 +89,54 @@ class _Checkpointing(TrainerCallback):  # type: ignore[misc]
 def train(
     settings: Settings,
     model_folder: Path,
-    examples: Examples,
+    prepared: Prepared,
     checkpoints: Checkpoints | None,
     workspace: Path,
     log: Log,
 ) -> tuple[Outcome, Any]:
-    """Return the outcome and the trainer, which can save the adapter."""
+    """Return the outcome and the trainer, which can save what was trained."""
     set_seed(settings.seed)
-    model, tokenizer = load_model(settings, model_folder)
-    progress = Progress(log)
-    trainer = LoraTrainer(
-        model=model,
-        args=arguments(settings, workspace),
-        train_dataset=to_dataset(examples.train, examples.format, tokenizer),
-        eval_dataset=to_dataset(examples.eval, examples.format, tokenizer),
-        processing_class=tokenizer,
-        peft_config=_lora(settings),
-        callbacks=[progress],
-    )
+    model, tokenizer = load_model(settings, model_folder, prepared.labels)
+    progress, pace = Progress(log, settings.divergence_ratio), Pace()
+    trainer = make_trainer(settings, model, tokenizer, prepared, [progress, pace], workspace)
     trainer.remove_callback(PrinterCallback)
-    check_prepared(trainer, settings)
-    trainable, total = trainer.model.get_nb_trainable_parameters()
-    log.say(f"adapter: {trainable:,} trainable of {total:,} parameters, rank {settings.lora_r}")
-    outcome = Outcome(evaluation=describe_evaluation(trainer))
-    outcome.sample_before = _sample(settings, trainer, tokenizer)
+    log.say(_what_is_trained(trainer, settings))
+    outcome = Outcome(prompt=settings.sample_prompt, before=_sample(settings, trainer, tokenizer))
     if settings.evaluate_base_model:
-        outcome.metrics["base_eval_loss"] = evaluate(trainer, "base_eval")
-        if progress.diverged:
+        outcome.metrics |= evaluate(trainer, "base_eval")
+        if progress.divergence:
             raise TrainerError(
                 "The loss of the model before training is not a finite number. "
                 "Fix: check its weights, or use --dtype float32."
             )
     _run(trainer, checkpoints, log)
-    if not progress.diverged and (logged := _logged(trainer, "loss")):
+    outcome.steps, outcome.tokens = trainer.state.global_step, int(trainer.state.num_input_tokens_seen)
+    final = _last_evaluation(trainer) or evaluate(trainer, "eval")
+    if progress.divergence:
+        _report_divergence(settings, outcome, progress.divergence, log)
+        return outcome, trainer
+    if logged := _logged(trainer, "loss"):
         outcome.metrics["train_loss"] = float(logged[-1]["loss"])
-    outcome.metrics["eval_loss"] = _last_evaluation(trainer) or evaluate(trainer, "eval")
-    outcome.steps = trainer.state.global_step
-    if progress.diverged:
-        _report_divergence(settings, outcome, log)
-    else:
-        outcome.sample_after = _sample(settings, trainer, tokenizer)
+    outcome.metrics |= final | pace.measured()
+    for name, value in pace.measured().items():
+        log.metric(name, value)
+    outcome.after = _sample(settings, trainer, tokenizer)
     return outcome, trainer
 
 
-def save_adapter(trainer: Any, settings: Settings, folder: Path) -> None:
-    trainer.save_model(str(folder))
-    for name in NOT_PART_OF_ADAPTER:
-        (folder / name).unlink(missing_ok=True)
-    file = folder / "adapter_config.json"
-    config = json.loads(file.read_text(encoding="utf-8"))
-    # PEFT wrote the folder that was loaded, which for S3 and the Hub is gone tomorrow.
-    config["base_model_name_or_path"] = public_name(settings.model_name_or_path)
-    config["revision"] = settings.model_revision
-    file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+def evaluate(trainer: Any, prefix: str) -> dict[str, float]:
+    metrics = evaluated(trainer.evaluate(metric_key_prefix=prefix), prefix)
+    if f"{prefix}_loss" not in metrics:
+        raise TrainerError(f"The evaluation gave no {prefix}_loss, but {', '.join(metrics) or 'nothing'}.")
+    return metrics
+
+
+def _what_is_trained(trainer: Any, settings: Settings) -> str:
+    parameters = [(parameter.numel(), parameter.requires_grad) for parameter in trainer.model.parameters()]
+    total, trainable = (sum(size for size, _ in parameters), sum(size for size, trained in parameters if trained))
+    if not settings.use_peft:
+        return f"model: {trainable:,} trainable of {total:,} parameters"
+    return f"adapter: {trainable:,} trainable of {total:,} parameters, rank {settings.lora_r}"
 
 
 def _run(trainer: Any, checkpoints: Checkpoints | None, log: Log) -> None:
@@ -167,7 +155,7 @@ def _run(trainer: Any, checkpoints: Checkpoints | None, log: Log) -> None:
 
 
 def _find_checkpoint(trainer: Any, checkpoints: Checkpoints, log: Log) -> Path | None:
-    step, refusal = checkpoints.newest()
+    step, refusal = checkpoints.newest(below=trainer.args.max_steps if trainer.args.max_steps > 0 else sys.maxsize)
     if refusal:
         log.say(f"starting anew: {refusal}")
     seen = _from_all(trainer, step)
@@ -191,26 +179,15 @@ def _from_all(trainer: Any, number: int) -> list[int]:
     return [int(value) for value in told.tolist()]
 
 
-def _lora(settings: Settings) -> LoraConfig:
-    modules = settings.lora_target_modules
-    return LoraConfig(
-        task_type="CAUSAL_LM",
-        r=settings.lora_r,
-        lora_alpha=settings.lora_alpha,
-        lora_dropout=settings.lora_dropout,
-        target_modules=modules if isinstance(modules, str) else list(modules),
-    )
-
-
 def _logged(trainer: Any, key: str) -> list[dict[str, Any]]:
     return [entry for entry in trainer.state.log_history if key in entry]
 
 
-def _last_evaluation(trainer: Any) -> float | None:
-    """Return the loss when --eval_steps has already evaluated the finished model."""
+def _last_evaluation(trainer: Any) -> dict[str, float] | None:
+    """Return the metrics when --eval_steps has already evaluated the finished model."""
     evaluations = _logged(trainer, "eval_loss")
     if evaluations and evaluations[-1]["step"] == trainer.state.global_step:
-        return float(evaluations[-1]["eval_loss"])
+        return evaluated(evaluations[-1], "eval")
     return None
 
 
@@ -220,16 +197,16 @@ def _sample(settings: Settings, trainer: Any, tokenizer: Any) -> str | None:
     return complete(trainer.model, tokenizer, settings.sample_prompt, settings.max_new_tokens)
 
 
-def _report_divergence(settings: Settings, outcome: Outcome, log: Log) -> None:
-    advice = f"after {outcome.steps} steps at --learning_rate {settings.learning_rate}"
+def _report_divergence(settings: Settings, outcome: Outcome, divergence: str, log: Log) -> None:
+    told = f"{divergence} after {outcome.steps} steps at --learning_rate {settings.learning_rate}"
     if settings.on_divergence == "fail":
         raise DivergedError(
-            f"The loss is no longer a finite number {advice}. Fix: lower the learning rate, or pass "
-            "--on_divergence report to have a search count such a trial as a very bad one."
+            f"{told}. Fix: lower the learning rate, or pass --on_divergence report to have a search count such a "
+            "trial as a very bad one."
         )
     outcome.diverged = True
-    outcome.metrics["eval_loss"] = DIVERGED_LOSS
-    log.say(
-        f"The loss is no longer a finite number {advice}; it is reported as {DIVERGED_LOSS:g} and nothing is saved."
-    )
-    log.metric("eval_loss", DIVERGED_LOSS)
+    # Worse than any other, yet numbers, as collector and search need one.
+    outcome.metrics |= worst(settings.task)
+    log.say(f"{told}; it is reported as a very bad run and nothing is saved.")
+    for name, value in worst(settings.task).items():
+        log.metric(name, value)

@@ -21,6 +21,7 @@ from airflow_llmtune.controlplane.apiserver.kinds import (
 from airflow_llmtune.controlplane.apiserver.logs import LogOptions
 from airflow_llmtune.controlplane.clock import Clock, timestamp, utc_now
 from airflow_llmtune.controlplane.kubelet.addresses import Addresses
+from airflow_llmtune.controlplane.kubelet.claim_folders import ClaimFolders
 from airflow_llmtune.controlplane.kubelet.container_setup import PodContext
 from airflow_llmtune.controlplane.kubelet.devices import Devices
 from airflow_llmtune.controlplane.kubelet.environment import LOOPBACK
@@ -82,6 +83,7 @@ class Kubelet:
         self._registry = registry
         self._pods_dir = state_dir / "pods"
         self._claims_dir = state_dir / "volumes"
+        self._claim_folders = ClaimFolders(registry, self._claims_dir)
         self._images = Images(images, in_process_images or {})
         self._clock = clock
         self._restart_backoff_base_seconds = restart_backoff_base_seconds
@@ -104,6 +106,7 @@ class Kubelet:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow_pods())
             group.create_task(self._host_names.follow_services())
+            group.create_task(self._claim_folders.follow())
 
     async def stop(self) -> None:
         """Kill every process of every pod and wait until all are gone."""
@@ -243,6 +246,7 @@ class Kubelet:
         self._devices.release(metadata["uid"])
         with _written_later():
             self._confirm_deletion(pod)
+        self._later(self._claim_folders.tidy())
 
     def _confirm_deletion(self, pod: dict[str, Any]) -> None:
         """Tell the API server that a deleted pod's processes are gone, so that the object can go too."""

@@ -12,7 +12,8 @@ from airflow_llmtune.operators.kserve import DeployLLMOperator
 from airflow_llmtune.operators.trainer import EvaluateLLMOperator, FineTuneLLMOperator
 from airflow_llmtune.resources import search_space as search
 
-SOURCES = {"model": "/models/tiny", "dataset": "/data"}
+# The stand-in of tests/support/trainer_image.py, which Airflow's own processes do not find.
+SOURCES = {"model": "/models/tiny", "dataset": "/data", "image": "stand-in/trainer:1"}
 CONNECTED = {"hub_conn_id": "hub", "aws_conn_id": "store"}
 AGAIN = {"retries": 2, "retry_delay": timedelta(seconds=1)}
 

@@ -13,6 +13,7 @@ from airflow.sdk.exceptions import TaskDeferred
 
 from airflow_llmtune.operators.sweep import SweepOrphansOperator
 from airflow_llmtune.operators.trainer import FineTuneLLMOperator
+from tests.support.trainer_image import STAND_IN
 
 # What a claim on an object is made of.
 PARTS = ("id", "dag_id", "map_index", "try_number", "max_tries", "start_date")
@@ -20,9 +21,8 @@ PARTS = ("id", "dag_id", "map_index", "try_number", "max_tries", "start_date")
 
 def start_job(task_id: str, run_id: str, context: Any) -> None:
     ti = SimpleNamespace(task_id=task_id, run_id=run_id, **{part: getattr(context["ti"], part) for part in PARTS})
-    training = FineTuneLLMOperator(
-        task_id=task_id, model="/models/tiny", dataset="/data", output_uri="/models/out", trainer_args={"nap": 300}
-    )
+    settings = {"model": "/models/tiny", "dataset": "/data", "image": STAND_IN, "trainer_args": {"nap": 300}}
+    training = FineTuneLLMOperator(task_id=task_id, output_uri="/models/out", **settings)
     with suppress(TaskDeferred):
         training.execute({**context, "ti": ti})
 

@@ -116,7 +116,7 @@ def test_deployments_can_be_mapped_and_stored_by_airflow() -> None:
 
 
 def test_the_guide_shows_tasks_that_are_sound() -> None:
-    earlier = {"artifact_uri": "s3://models/adapter", "parameters": {"lora_r": 8}}
+    earlier = {"artifact_uri": "s3://models/adapter", "manifest": {"parameters": {"lora_r": 32}}}
     scope: dict[str, Any] = {name: SimpleNamespace(output=earlier) for name in ("tune", "fine_tune")}
     scope["CanaryTrafficOperator"] = CanaryTrafficOperator
     for block in re.findall(r"```python\n(.*?)```", GUIDE.read_text(), re.DOTALL):

@@ -163,6 +163,13 @@ def test_a_candidate_that_is_the_champion_is_let_through_only_in_the_run_that_ma
     assert words in decision.reason
 
 
+def test_the_pace_of_a_training_says_nothing_of_its_model():
+    again = trained(2.5, uri="s3://models/old")
+    again["metrics"] |= {"train_tokens_per_second": 812.5, "peak_memory_bytes": 1.5e9}
+    decision = ask(again, promoted(2.5), lineage=NOW)
+    assert "nothing has changed" in decision.reason
+
+
 def test_a_cleared_run_that_trained_its_champion_again_writes_it_anew():
     decision = ask(trained(2.7, uri="s3://models/old"), promoted(2.5), lineage=THEN)
     assert decision.promote

@@ -15,9 +15,9 @@ from airflow_llmtune.resources.credentials import (
     ENDPOINT_TOKEN,
     HUB,
     Credentials,
-    name_secret,
     read_connection,
 )
+from airflow_llmtune.resources.own_name import fill_in
 from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.trainer_spec import TrainerSpec
 
@@ -153,7 +153,7 @@ def test_pods_refer_to_the_secret_of_their_object_and_get_settings_as_they_are()
     problems = Problems()
     spec = trainer(env={"A": "1"}).with_credentials(Credentials({"HF_TOKEN": SECRET}, SETTINGS), problems)
     assert problems.errors == []
-    manifest = name_secret({"spec": [{"env": dict(spec.env)}]}, "dag-tune-1")
+    manifest = fill_in({"spec": [{"env": dict(spec.env)}]}, "dag-tune-1")
     reference = {"secretKeyRef": {"name": "dag-tune-1-credentials", "key": "HF_TOKEN"}}
     assert manifest == {"spec": [{"env": {"HF_TOKEN": reference, **SETTINGS, "A": "1"}}]}
     assert SECRET not in json.dumps(manifest)
@@ -187,14 +187,3 @@ def test_a_secret_given_twice_is_a_mistake(name: str, argument: str) -> None:
     (mistake,) = map(str, problems.errors)
     assert f"`env.{name}`" in mistake
     assert f"is also given by `{argument}`" in mistake
-
-
-@pytest.mark.parametrize("form", ["manifest", "mapping", "list", "text"])
-def test_what_stands_for_the_name_is_replaced_wherever_it_is(form: str) -> None:
-    reference = Credentials({"HF_TOKEN": SECRET}).references["HF_TOKEN"]
-    unnamed = reference["secretKeyRef"]["name"]
-    given = {"manifest": {"a": [{"b": reference}]}, "mapping": reference, "list": [unnamed], "text": unnamed}[form]
-    named = name_secret(given, "owner")
-    assert unnamed not in json.dumps(named)
-    assert "owner-credentials" in json.dumps(named)
-    assert unnamed in json.dumps(given), "the manifest itself, which the next attempt needs, is as it was"

@@ -19,7 +19,7 @@ from airflow_llmtune.resources.fingerprint import (
 from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.search_space import SearchSpace
 from airflow_llmtune.resources.trial_template import TrainerSpec
-from llmtune_trainer.settings import EVALUATION_SETTINGS
+from llmtune_trainer.settings import evaluation_settings
 
 VERSIONS = {"model": "hub:1", "dataset": "s3:1"}
 
@@ -107,7 +107,7 @@ def test_an_evaluation_is_that_of_the_training_whatever_was_trained_how():
 
 
 def test_what_an_evaluation_depends_on_is_what_the_trainer_says():
-    assert set(EVALUATION_FLAGS) == set(EVALUATION_SETTINGS) - {"adapter"}
+    assert set(EVALUATION_FLAGS) == set(evaluation_settings()) - {"adapter"}
 
 
 def test_fingerprints_return_from_the_object_that_carries_them():

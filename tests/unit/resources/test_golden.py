@@ -6,11 +6,12 @@ import inspect
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from airflow_llmtune.resources import experiment, pod, trial_template
+from airflow_llmtune.resources.own_name import fill_in
 from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.revision import stamped
 from airflow_llmtune.resources.search_space import SearchSpace
@@ -29,7 +30,7 @@ def make_experiment(given: JSON) -> JSON:
     trainer = trial_template.TrainerSpec.from_args(problems=problems, **given["trainer"])
     template = trial_template.trial_template(trainer, space, problems)
     problems.raise_if_any("The golden input")
-    return spec.to_manifest(*WHERE, template)
+    return cast("JSON", fill_in(spec.to_manifest(*WHERE, template), WHERE[0]))
 
 
 def make_training_job(given: JSON) -> JSON:
@@ -37,7 +38,7 @@ def make_training_job(given: JSON) -> JSON:
     trainer = trial_template.TrainerSpec.from_args(problems=problems, **given["trainer"])
     manifest = trial_template.training_manifest(trainer, *WHERE, given["hyperparameters"], problems)
     problems.raise_if_any("The golden input")
-    return manifest
+    return cast("JSON", fill_in(manifest, WHERE[0]))
 
 
 def read_experiment_status(given: JSON) -> JSON:

@@ -19,7 +19,16 @@ LLM = "LLMInferenceService"
 def read(problems: Problems, **changes: Any) -> ServingSpec:
     given: JSON = dict.fromkeys(
         (
-            *("adapter", "served_model_name", "runtime", "deployment_mode", "max_lora_rank", "model_args", "env"),
+            *(
+                "adapter",
+                "adapter_manifest",
+                "served_model_name",
+                "runtime",
+                "deployment_mode",
+                "max_lora_rank",
+                "model_args",
+                "env",
+            ),
             *("resources", "min_replicas", "max_replicas", "service_account_name", "labels", "overrides"),
         )
     )

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from airflow_llmtune.exceptions import InvalidSpecError
 from airflow_llmtune.resources import trial_template
+from airflow_llmtune.resources.own_name import fill_in
 from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.redaction import carries_secret
 from airflow_llmtune.resources.search_space import SearchSpace, categorical, discrete, double, integer
@@ -20,7 +21,9 @@ from airflow_llmtune.resources.trial_template import TrainerSpec
 
 JSON = dict[str, Any]
 ARGS: JSON = {"model": "/models/base", "dataset": "/data/text"}
-SPACE: JSON = {"learning_rate": double(1e-5, 1e-3), "scheduler": categorical(["cosine", "linear"])}
+SPACE: JSON = {"learning_rate": double(1e-5, 1e-3), "lr_scheduler_type": categorical(["cosine", "linear"])}
+# A trainer of somebody else, whose settings nobody knows.
+OTHER = "example.com/trainer:1"
 WHERE = ("demo-1", "ml", {"a": "1"}, {})
 
 
@@ -70,7 +73,7 @@ def env_of(job: JSON) -> JSON:
         ({"model": "s3://key:secret@bucket/base"}, "model", "is no address"),
         ({"model": "pvc://Claim/x"}, "model", "is no address"),
         ({"model": None}, "model", "is no address"),
-        ({"dataset": "org/data@main"}, "dataset", "is no address"),
+        ({"dataset": "org/data@"}, "dataset", "is no address"),
         ({"output_uri": "org/out"}, "output_uri", "is no address"),
         ({"output_uri": "hf://org/out"}, "output_uri", "is no address"),
         ({"image": ""}, "image", "is not an image name"),
@@ -91,8 +94,8 @@ def env_of(job: JSON) -> JSON:
         ({"trainer_args": {"x": ["a", "b\0"]}}, "trainer_args.x", "is not a text, finite number"),
         ({"model": "/models/\ud800"}, "model", "is no address"),
         ({"image": "trainer\nlatest"}, "image", "is not an image name"),
-        ({"trainer_args": {"x": ["a,b", "c"]}}, "trainer_args.x", "has a comma"),
-        ({"trainer_args": {"x": "${trialParameters.y}"}}, "trainer_args.x", "contains what Katib"),
+        ({"trainer_args": {"lora_modules_to_save": ["a,b", "c"]}}, "trainer_args.lora_modules_to_save", "has a comma"),
+        ({"trainer_args": {"sample_prompt": "${trialParameters.y}"}}, "trainer_args.sample_prompt", "contains what"),
         ({"trainer_args": {"x": "https://user:pw@host/x"}}, "trainer_args.x", "looks like a secret"),
         ({"trainer_args": {"x": ["a", "https://pw@host/x"]}}, "trainer_args.x", "looks like a secret"),
         ({"trainer_args": {"hub_token": "abc"}}, "trainer_args.hub_token", "looks like a secret"),
@@ -252,6 +255,11 @@ def test_sources_become_flags(model: str, flags: list[str]) -> None:
     assert [arg for arg in args if arg.startswith("--model")] == flags
 
 
+def test_a_data_set_and_an_adapter_have_their_revision_in_the_address() -> None:
+    args = container_of(training({}, dataset="org/rows@v1", evaluates=True, adapter="hf://org/adapter@main"))["args"]
+    assert args[1:] == ["--dataset_name=hf://org/rows@v1", "--adapter=hf://org/adapter@main"]
+
+
 def test_a_claim_is_mounted_once_and_writable_only_for_the_output() -> None:
     job = training({}, model="pvc://models/a", dataset="pvc://work/data", output_uri="pvc://work/out")
     assert pod_of(job)["spec"]["volumes"] == [
@@ -293,7 +301,7 @@ def test_a_trial_without_an_output_declares_no_trial_name() -> None:
 
 def test_values_become_the_texts_that_the_trainer_casts() -> None:
     trainer_args = {"a": True, "b": 1e-5, "c": 3, "d": ["q_proj", "v_proj"], "e": None, "f": "all-linear", "g": []}
-    job = training({"learning_rate": 0.5, "packing": False}, trainer_args=trainer_args)
+    job = training({"learning_rate": 0.5, "packing": False}, trainer_args=trainer_args, image=OTHER)
     assert container_of(job)["args"][2:] == [
         "--a=true", "--b=1e-05", "--c=3", "--d=q_proj,v_proj", "--f=all-linear", "--learning_rate=0.5",
         "--packing=false",
@@ -320,7 +328,7 @@ printable = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")
 @given(st.dictionaries(st.from_regex(r"[a-z][a-z0-9_]{0,8}x", fullmatch=True), printable, max_size=5))
 def test_every_text_reaches_the_trainer_unchanged(values: dict[str, str]) -> None:
     assume(not any(carries_secret(value) for value in values.values()))
-    job = training(values)
+    job = training(values, image=OTHER)
     container = container_of(job)
     line = " ".join(container["command"] + container["args"])  # as Katib joins them
     arrived = dict(word[2:].split("=", 1) for word in shlex.split(line)[3:])
@@ -344,14 +352,14 @@ def test_every_text_reaches_the_trainer_unchanged(values: dict[str, str]) -> Non
     ],
 )
 def test_a_searched_value_goes_by_the_environment_when_one_of_its_values_must(parameter: JSON, in_args: bool) -> None:
-    job = template({"setting": parameter})["trialSpec"]
+    job = template({"setting": parameter}, image=OTHER)["trialSpec"]
     assert ("--setting=${trialParameters.setting}" in container_of(job)["args"]) == in_args
     assert ("LLMTUNE_SETTING" in env_of(job)) != in_args
 
 
 def test_an_output_with_spaces_still_has_a_folder_for_each_trial() -> None:
     job = template(output_uri="/my out")["trialSpec"]
-    assert env_of(job)["LLMTUNE_OUTPUT_DIR"] == "/my out/${trialParameters.trial_name}"
+    assert fill_in(env_of(job), "exp")["LLMTUNE_OUTPUT_DIR"] == "/my out/exp/${trialParameters.trial_name}"
 
 
 # --- the job ----------------------------------------------------------------------------------------------------
@@ -397,13 +405,16 @@ def test_resources_are_requested_and_limited_alike() -> None:
 @pytest.mark.parametrize("kind", ["Job", "PyTorchJob"])
 def test_a_trial_and_a_final_run_differ_in_values_only(kind: str) -> None:
     args: JSON = {"job_kind": kind, "output_uri": "/out", "resources": {"cpu": 2}, "env": {"A": "1"}}
-    trial, final = template(**args)["trialSpec"], training({"learning_rate": 0.1, "scheduler": "linear"}, **args)
+    trial, final = (
+        template(**args)["trialSpec"],
+        training({"learning_rate": 0.1, "lr_scheduler_type": "linear"}, **args),
+    )
     values = {
         "${trialParameters.learning_rate}": "0.1",
-        "${trialParameters.scheduler}": "linear",
-        "/${trialParameters.trial_name}": "",
+        "${trialParameters.lr_scheduler_type}": "linear",
+        "/exp/${trialParameters.trial_name}": "",
     }
-    text = json.dumps(trial)
+    text = json.dumps(fill_in(trial, "exp"))
     for placeholder, value in values.items():
         text = text.replace(placeholder, value)
     same = json.loads(text)

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
 from llmtune_trainer.manifest import describe, fingerprint_of
 from llmtune_trainer.settings import parse_settings
-from llmtune_trainer.sources import dataset_version, hub_commit, model_version
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 REQUIRED = ["--model_name_or_path", "hf://org/model", "--dataset_name", "s3://bucket/data"]
@@ -42,9 +40,12 @@ def test_a_manifest_holds_what_was_chosen_with_its_type_and_no_place() -> None:
         settings,
         base_model_revision=COMMIT,
         dataset_version="sha256:1",
-        rows={"train": 9, "eval": 1},
+        data={"format": "text", "rows": {"train": 9, "eval": 1}},
         steps=3,
+        trained_tokens=270,
         evaluation={"fingerprint": "f", "rows": 1},
+        classes=(),
+        unservable=["use_dora: not supported"],
     )
     assert json.loads(json.dumps(described)) == {
         "base_model": "org/model",
@@ -55,39 +56,10 @@ def test_a_manifest_holds_what_was_chosen_with_its_type_and_no_place() -> None:
         "parameters": {"learning_rate": 0.001, "lora_target_modules": ["q_proj", "v_proj"]},
         "rows": {"train": 9, "eval": 1},
         "steps": 3,
+        "trained_tokens": 270,
         "trainer_version": "0.1.0",
         "evaluation": {"fingerprint": "f", "rows": 1},
+        "data": {"format": "text"},
+        "servable": False,
+        "unservable": ["use_dora: not supported"],
     }
-
-
-def test_a_snapshot_of_the_hub_is_known_by_its_commit(tmp_path: Path) -> None:
-    snapshot = tmp_path / "models--org--model" / "snapshots" / COMMIT
-    snapshot.mkdir(parents=True)
-    assert hub_commit(snapshot) == model_version(snapshot) == COMMIT
-    assert dataset_version("org/data", snapshot) == COMMIT
-    assert hub_commit(tmp_path) is None
-
-
-def test_the_version_of_files_follows_names_and_contents(tmp_path: Path) -> None:
-    file = tmp_path / "data" / "train.jsonl"
-    file.parent.mkdir()
-
-    def versions(content: str) -> tuple[str, str]:
-        file.write_text(content, encoding="utf-8")
-        return dataset_version(str(file.parent), file.parent), dataset_version(str(file), file)
-
-    folder, single = versions("one")
-    assert folder == single
-    (file.parent / ".cache").write_text("x", encoding="utf-8")
-    assert versions("one") == (folder, single)
-    assert folder not in versions("two")
-    (file.parent / "eval.jsonl").write_text("three", encoding="utf-8")
-    assert versions("one")[0] not in (folder, single)
-
-
-def test_a_model_is_told_from_another_wherever_it_lies(tmp_path: Path) -> None:
-    for name, size in (("here", 3), ("there", 3), ("other", 4)):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "model.safetensors").write_bytes(b"x" * size)
-    here, there, other = (model_version(tmp_path / name) for name in ("here", "there", "other"))
-    assert here == there != other

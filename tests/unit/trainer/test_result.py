@@ -69,6 +69,17 @@ def test_a_folder_appears_complete_or_not_at_all(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_within_replaces_that_of_the_run_before(tmp_path: Path) -> None:
+    for name in ("old", "new"):
+
+        def save(folder: Path, name: str = name) -> None:
+            (folder / "merged").mkdir()
+            (folder / "merged" / name).touch()
+
+        store("--output_dir", str(tmp_path / "out"), save, {}, tmp_path)
+    assert [entry.name for entry in (tmp_path / "out" / "merged").iterdir()] == ["new"]
+
+
 def test_a_destination_that_cannot_be_written_is_named_before_training(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for destination in (str(tmp_path / "file"), str(tmp_path / "file" / "below"), "hf://org/model"):

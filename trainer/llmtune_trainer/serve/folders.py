@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from llmtune_trainer.cache import Cache
 from llmtune_trainer.errors import BadInputError
 from llmtune_trainer.serve.adapters import config_problems
 from llmtune_trainer.serve.errors import LoadError
 from llmtune_trainer.serve.flags import LoraModule, ServeSettings
-from llmtune_trainer.sources import FLAGS, fetch_model
+from llmtune_trainer.sources import FLAGS, check_model_folder, fetch, find_local
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -22,7 +23,8 @@ def model_folder(settings: ServeSettings) -> Path:
     # An absolute path is never taken for a name on the Hub.
     source = f"hf://{settings.model}" if settings.from_hub else str(Path(settings.model).absolute())
     try:
-        folder = fetch_model(source, settings.revision, Path())
+        folder = find_local("model", source) or _from_hub(source, settings.revision)
+        check_model_folder(source, folder)
     except BadInputError as error:
         # The trainer's own checks, in the words of this server's flags.
         raise LoadError(str(error).replace(f"`{FLAGS['model']}`={source!r}", settings.model_said)) from error
@@ -32,6 +34,13 @@ def model_folder(settings: ServeSettings) -> Path:
             "Fix: keep them in two folders, and name the adapter in --lora-modules."
         )
     return folder
+
+
+def _from_hub(source: str, revision: str | None) -> Path:
+    from huggingface_hub import constants  # a third of a second that a folder does not need
+
+    # Beside what the Hub's own client keeps: a server that is restarted finds it again.
+    return fetch("model", source, revision, Cache(Path(constants.HF_HOME) / "llmtune", lambda _: None)).path
 
 
 def adapter_config(module: LoraModule, max_rank: int) -> Mapping[str, Any]:

@@ -1,0 +1,29 @@
+"""One file a task: how its trainer is made. Each is imported only when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmtune_trainer.settings import Settings
+
+if TYPE_CHECKING:
+    from llmtune_trainer.data.prepare import Prepared
+
+
+def make_trainer(
+    settings: Settings, model: Any, tokenizer: Any, prepared: Prepared, callbacks: Sequence[Any], workspace: Path
+) -> Any:
+    """Return the task's ``transformers.Trainer``. Its ``evaluate()`` gives means over all rows or tokens."""
+    return _module(settings.task).make_trainer(settings, model, tokenizer, prepared, callbacks, workspace)
+
+
+def worst(task: str) -> dict[str, float]:
+    """Return what a run of the task reports that has diverged."""
+    return dict(_module(task).WORST)
+
+
+def _module(task: str) -> Any:
+    return importlib.import_module(f"{__name__}.{task}")
