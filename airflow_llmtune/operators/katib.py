@@ -15,6 +15,7 @@ from airflow_llmtune.operators.refusal import fail_on
 from airflow_llmtune.operators.unchanged import SkippingOperator
 from airflow_llmtune.resources import experiment, train_job, trial_template, warm_start
 from airflow_llmtune.resources.defaults import TRAINER_IMAGE, WARM_START_SCALE
+from airflow_llmtune.resources.early_stopping import check_reports
 from airflow_llmtune.resources.fingerprint import tuning_fingerprint
 from airflow_llmtune.resources.meta import path
 from airflow_llmtune.resources.problems import Problems
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["KatibExperimentOperator", "KatibTuneLLMOperator"]
 
 JSON = dict[str, Any]
-# What `warm_start` calls the model's best version so far.
-CHAMPION = "champion"
 
 
 class KatibExperimentOperator(ExperimentLifecycle):
@@ -65,9 +64,9 @@ class KatibTuneLLMOperator(SkippingOperator, ExperimentLifecycle):
     """
     Tunes the fine-tune of an LLM: each trial is one run of the trainer image with other hyperparameters.
 
-    XCom: as :class:`KatibExperimentOperator`; ``parameters`` has the types of the search space, ``artifact_uri`` is the
-    best trial's adapter when ``output_uri`` is given, and ``manifest`` what its trainer tells of it, or None when its
-    pod is gone. ``model_asset``, ``skip_if_unchanged`` and ``version_options``:
+    XCom: as :class:`KatibExperimentOperator`; ``parameters`` has the types of the search space, ``artifact_uri`` is
+    where the best trial left what it trained when ``output_uri`` is given, and ``manifest`` what its trainer tells of
+    it, or None when its pod is gone. ``model_asset``, ``skip_if_unchanged`` and ``version_options``:
     :class:`~airflow_llmtune.operators.unchanged.SkippingOperator`; ``cache``:
     :class:`~airflow_llmtune.operators.cache.CachingOperator`; ``hub_conn_id`` and ``aws_conn_id``:
     :class:`~airflow_llmtune.operators.credentials.CredentialsOperator`.
@@ -77,8 +76,9 @@ class KatibTuneLLMOperator(SkippingOperator, ExperimentLifecycle):
     :param dataset: data set, in the same forms.
     :param parameters: search space: name of a trainer setting to a dict made by
         :mod:`airflow_llmtune.resources.search_space`, such as ``log_uniform(1e-5, 1e-2)``.
-    :param objective_metric_name: metric to optimise; the trainer reports ``eval_loss``.
-    :param objective_type: ``minimize`` or ``maximize``.
+    :param objective_metric_name: metric to optimise, such as ``eval_loss``; the trainer's are in
+        :data:`airflow_llmtune.resources.trainer_metrics.OBJECTIVES`, by task.
+    :param objective_type: ``minimize`` or ``maximize``, as the metric is better.
     :param objective_goal: stop as soon as a trial reaches this value.
     :param additional_metric_names: metrics to record beside the objective.
     :param algorithm_name: ``random``, ``grid``, ``tpe``, or another that the cluster's Katib knows.
@@ -86,8 +86,16 @@ class KatibTuneLLMOperator(SkippingOperator, ExperimentLifecycle):
     :param max_trial_count: trials in all.
     :param parallel_trial_count: trials at the same time.
     :param max_failed_trial_count: give up after this many failed trials; default 3, or all when there are fewer.
-    :param trainer_args: fixed settings of the trainer, such as ``{"max_steps": 100}``.
-    :param output_uri: where each trial leaves its adapter, in ``<Experiment>/<trial>`` below it; default: nowhere.
+    :param early_stopping: end a trial that is worse than those before it were at its age, such as
+        ``{"algorithm_name": "medianstop", "min_trials_required": 3, "start_step": 4}``; ``start_step`` counts reports
+        of the objective, of which there are several with ``trainer_args={"eval_steps": 50}``.
+    :param trainer_args: fixed settings of the trainer, such as ``{"max_steps": 100}``; with ``"metrics_push": True``
+        trials report their metrics to Katib's DB manager instead of having their output read.
+    :param checkpoint_steps: save a checkpoint at ``checkpoint_uri`` every so many steps, from which a trial that
+        differs in ``max_steps`` only goes on: for ``hyperband``.
+    :param checkpoint_uri: where all trials save, in the forms of ``output_uri``; nobody removes what is there.
+    :param output_uri: where each trial leaves what it trained: the adapter, or the model, in ``<Experiment>/<trial>``
+        below it; default: nowhere.
     :param resources_per_trial: requests and limits of each pod, such as ``{"cpu": 4, "memory": "16Gi", "gpu": 1}``.
     :param image: trainer image.
     :param env: environment of the trainer: name to text, or to an EnvVarSource such as
@@ -118,7 +126,10 @@ class KatibTuneLLMOperator(SkippingOperator, ExperimentLifecycle):
         "max_trial_count",
         "parallel_trial_count",
         "max_failed_trial_count",
+        "early_stopping",
         "trainer_args",
+        "checkpoint_steps",
+        "checkpoint_uri",
         "output_uri",
         "resources_per_trial",
         "image",
@@ -128,7 +139,7 @@ class KatibTuneLLMOperator(SkippingOperator, ExperimentLifecycle):
         "warm_start_scale",
     )
     kept_as = "tunings"
-    template_fields_renderers = {"parameters": "json", "trainer_args": "json", "job_options": "json"}
+    template_fields_renderers = dict.fromkeys(("parameters", "early_stopping", "trainer_args", "job_options"), "json")
 
     def __init__(
         self,
@@ -145,7 +156,10 @@ class KatibTuneLLMOperator(SkippingOperator, ExperimentLifecycle):
         max_trial_count: int | str = 12,
         parallel_trial_count: int | str = 2,
         max_failed_trial_count: int | str | None = None,
+        early_stopping: Mapping[str, Any] | None = None,
         trainer_args: Mapping[str, Any] | None = None,
+        checkpoint_steps: int | str | None = None,
+        checkpoint_uri: str | None = None,
         output_uri: str | None = None,
         resources_per_trial: Mapping[str, Any] | None = None,
         image: str = TRAINER_IMAGE,
@@ -168,7 +182,10 @@ class KatibTuneLLMOperator(SkippingOperator, ExperimentLifecycle):
         self.max_trial_count = max_trial_count
         self.parallel_trial_count = parallel_trial_count
         self.max_failed_trial_count = max_failed_trial_count
+        self.early_stopping = early_stopping
         self.trainer_args = trainer_args
+        self.checkpoint_steps = checkpoint_steps
+        self.checkpoint_uri = checkpoint_uri
         self.output_uri = output_uri
         self.resources_per_trial = resources_per_trial
         self.image = image
@@ -184,7 +201,7 @@ class KatibTuneLLMOperator(SkippingOperator, ExperimentLifecycle):
     def prepare(self, context: Context) -> None:
         if isinstance(self.warm_start, Mapping):
             self._point = self.warm_start
-        elif self.warm_start == CHAMPION:
+        elif self.warm_start == warm_start.CHAMPION:
             self._point = self._champions_point(context)
         elif self.warm_start and isinstance(self.warm_start, str):
             self._checked_manifest()  # All mistakes come before the cluster is asked for a name.
@@ -195,9 +212,20 @@ class KatibTuneLLMOperator(SkippingOperator, ExperimentLifecycle):
         return {self.kept_as: tuning_fingerprint(self._spec(Problems()), self._trainer(Problems()), versions)}
 
     def build_manifest(self, problems: Problems) -> JSON:
+        from airflow_llmtune.resources.trainer_metrics import check_metrics
+
         spec = self._spec(problems)
         trainer = self._trainer(problems).with_credentials(self.read_credentials(problems), problems)
-        scale = self._check_warm_start(spec.space, problems)
+        check_metrics(spec, trainer, problems)
+        check_reports(spec.early_stopping, spec.objective_metric_name, trainer, problems)
+        scale = warm_start.check(
+            self.warm_start,
+            self.warm_start_scale,
+            spec.space,
+            problems,
+            was_given=self._starts_warm,
+            remembers=self.model_asset is not None,
+        )
         template = trial_template.trial_template(trainer, spec.space, problems)
         pods = spec.parallel_trial_count * trainer.num_nodes
         annotations = {**self.input_annotations(), **self.cache_annotations(trainer, pods, problems)}
@@ -205,28 +233,7 @@ class KatibTuneLLMOperator(SkippingOperator, ExperimentLifecycle):
             spec, notes = warm_start.start_from(spec, self._point, scale)
             for note in notes:
                 self.log.info("Warm start: %s", note)
-        return spec.to_manifest("", "", {}, annotations, template)
-
-    def _check_warm_start(self, space: SearchSpace, problems: Problems) -> float | None:
-        """Return the scale, when it is good."""
-        scale = problems.number("warm_start_scale", self.warm_start_scale)
-        if scale is not None and not 0 < scale <= 1:
-            problems.add("warm_start_scale", self.warm_start_scale, "is not above 0 and at most 1", "give such as 0.25")
-        start: Any = self.warm_start  # whatever the DAG's author gave
-        if start is None and self._starts_warm:
-            fix = "check that the upstream task returns that key"
-            problems.add("warm_start", start, "was given and has no value now", fix)
-        elif not isinstance(start, str | Mapping | None):
-            problems.add("warm_start", start, "is no starting point", 'give "champion", parameters, or a name')
-        elif isinstance(start, Mapping) and start and space.names and not set(start) & set(space.names):
-            fix = 'give the parameters themselves, such as `tune.output["parameters"]`'
-            problems.add("warm_start", list(start), "has none of the parameters that are searched", fix)
-        elif isinstance(start, str) and start != CHAMPION:
-            problems.name("warm_start", start, 'give "champion", parameters, or the name of an Experiment')
-        if start == CHAMPION and self.model_asset is None:
-            fix = 'give `model_asset=Asset("my-model")`'
-            problems.add("warm_start", start, "needs the asset that remembers the champion", fix)
-        return scale
+        return spec.to_manifest("", "", {}, annotations, template, pushed=trainer.pushes_metrics)
 
     def _champions_point(self, context: Context) -> Mapping[str, Any] | None:
         # Without an asset it is a mistake, told with the others.
@@ -267,6 +274,7 @@ class KatibTuneLLMOperator(SkippingOperator, ExperimentLifecycle):
             max_trial_count=self.max_trial_count,
             parallel_trial_count=self.parallel_trial_count,
             max_failed_trial_count=self.max_failed_trial_count,
+            early_stopping=self.early_stopping,
             problems=problems,
         )
 
@@ -281,6 +289,9 @@ class KatibTuneLLMOperator(SkippingOperator, ExperimentLifecycle):
             env=self.env,
             output_uri=self.output_uri,
             cache=self.cache,
+            checkpoint_steps=self.checkpoint_steps,
+            checkpoint_uri=self.checkpoint_uri,
+            shares_checkpoints=True,
             problems=problems,
             **trial_template.read_options("job_options", self.job_options, problems),
         )
@@ -303,26 +314,26 @@ class KatibTuneLLMOperator(SkippingOperator, ExperimentLifecycle):
 
     async def read_result(self, client: KubeflowClient, obj: JSON) -> JSON:
         result = await super().read_result(client, obj)
-        if abs(result["metrics"][self.objective_metric_name]) >= trial_template.DIVERGED_LOSS:
+        told = await self._read_training(client, result)
+        # The best one has diverged only when all have. A loss tells that also when the pod is gone.
+        if told.get("diverged") or abs(result["metrics"][self.objective_metric_name]) >= trial_template.DIVERGED_LOSS:
             raise ExperimentFailedError(
-                f"Experiment {result['experiment']} has no usable trial: the loss of all of them was no finite number. "
+                f"Experiment {result['experiment']} has no usable trial: all of them diverged. "
                 f"Fix: lower the range of `parameters.learning_rate`, or check the data set"
             )
-        return {**result, "manifest": await self._read_manifest(client, result)}
+        if version := path(told, "manifest", "trainer_version"):
+            self.log.info("It was trained by version %s of the trainer", version)
+        return {**result, "manifest": told.get("manifest")}
 
     def artifact_uri(self, name: str, trial: str) -> str | None:
         return None if self.output_uri is None else f"{self.output_uri.rstrip('/')}/{name}/{trial}"
 
-    async def _read_manifest(self, client: KubeflowClient, result: JSON) -> JSON | None:
-        """Return what the best trial's pod has told of its training; None when it is gone, or may not be read."""
+    async def _read_training(self, client: KubeflowClient, result: JSON) -> JSON:
+        """Return what the best trial's pod has told of its training; nothing when it is gone, or may not be read."""
         from airflow_llmtune.hooks.training_result import read_training_result
 
-        selector = f"{TRIAL_LABEL}={result['trial']}"
         try:
-            manifest: JSON | None = (await read_training_result(client, result["namespace"], selector)).get("manifest")
+            return await read_training_result(client, result["namespace"], f"{TRIAL_LABEL}={result['trial']}")
         except KubernetesApiError as error:
             self.log.warning("What trial %s tells of its training could not be read: %s", result["trial"], error)
-            return None
-        if version := path(manifest, "trainer_version"):
-            self.log.info("It was trained by version %s of the trainer", version)
-        return manifest
+            return {}

@@ -225,17 +225,18 @@ class TrainerOperator(SkippingOperator, TrainingLifecycle):
 
 class FineTuneLLMOperator(TrainerOperator):
     """
-    Fine-tunes an LLM with given hyperparameters on the full data and leaves the adapter at ``output_uri``.
+    Fine-tunes an LLM with given hyperparameters on the full data and leaves what it trained at
+    ``output_uri``: the adapter, or the model.
 
     It runs the same trainer as :class:`~airflow_llmtune.operators.katib.KatibTuneLLMOperator`. Further arguments:
     :class:`TrainerOperator`.
 
     XCom: ``{"job", "namespace", "metrics", "artifact_uri", "samples", "manifest"}``, each key also on its own.
 
-    :param output_uri: where the adapter goes: ``s3://bucket/prefix``, ``pvc://claim/path``, or an absolute path.
+    :param output_uri: where what was trained goes: ``s3://bucket/prefix``, ``pvc://claim/path``, or an absolute path.
     :param hyperparameters: trainer settings to take as they are, such as ``tune.output["parameters"]``.
     :param checkpoint_steps: save a checkpoint below ``output_uri`` every so many steps, from which a retry of the
-        task goes on; it is removed once the adapter is there. The ``output_uri`` must not change from try to try.
+        task goes on; it is removed once the result is there. The ``output_uri`` must not change from try to try.
     """
 
     template_fields: Sequence[str] = (
@@ -271,7 +272,7 @@ class FineTuneLLMOperator(TrainerOperator):
             problems.add("hyperparameters", None, rule, "check that the upstream task returns that key")
         output_uri: Any = self.output_uri  # whatever an upstream task returned
         if output_uri is None:
-            fix = "say where the adapter goes; what was trained would be lost"
+            fix = "say where it goes; what was trained would be lost"
             problems.add("output_uri", None, "has no value", fix)
         trainer = self.read_trainer(problems, output_uri=self.output_uri, checkpoint_steps=self.checkpoint_steps)
         return self.job_of(trainer, self.hyperparameters, problems)
@@ -279,7 +280,7 @@ class FineTuneLLMOperator(TrainerOperator):
     def fingerprints(self, versions: Mapping[str, str]) -> dict[str, str]:
         # Where an adapter goes, and how often it is saved on the way, does not change it.
         trainer = self.read_trainer(Problems(), output_uri=self.output_uri)
-        chosen = trainer_spec.read_flags("hyperparameters", self.hyperparameters, Problems())
+        chosen = trainer_spec.read_flags("hyperparameters", self.hyperparameters, Problems(), image=self.image)
         adapter = None if trainer.output is None else trainer.output.flag
         return {
             self.kept_as: training_fingerprint(trainer, chosen, versions),
@@ -299,7 +300,8 @@ class EvaluateLLMOperator(TrainerOperator):
     what an evaluation depends on, such as ``dataset_test_split``, ``max_length`` and ``dtype``. Further arguments:
     :class:`TrainerOperator`.
 
-    :param adapter: adapter to evaluate, in the forms of ``model``; None or empty: the base model itself.
+    :param adapter: what a training left, an adapter or a model, in the forms of ``model``; None or empty: the base
+        model itself.
     """
 
     template_fields: Sequence[str] = (*TrainerOperator.template_fields, "adapter")

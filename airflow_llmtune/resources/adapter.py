@@ -14,6 +14,8 @@ __all__ = ["check_servable", "read_rank"]
 
 # What vLLM takes as --max-lora-rank.
 _RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+# The trainer's, which a manifest leaves out; it is vLLM's default as well.
+_DEFAULT_RANK = 16
 # A setting of the trainer, the texts of those of its values that can be served, and what the others would be.
 _SERVABLE: Mapping[str, tuple[tuple[str, ...], str]] = {
     "task": (("sft", "dpo"), "makes no model that generates text"),
@@ -49,13 +51,20 @@ def check_servable(manifest: Any, most: int | None, problems: Problems) -> int |
         if value is not None and str(value).lower() not in good:
             fix = "train without it, or with merge_adapter=true and serve the merged model"
             problems.add(f"adapter_manifest.parameters.{name}", value, rule, fix)
-    rank = whole(parameters.get("lora_r"))
+    rank = _largest_rank(parameters)
     where = "adapter_manifest.parameters.lora_r"
     if rank is None or most is None:
         return most if rank is None else _rounded(where, rank, problems)
     if rank > most:
         problems.add(where, rank, f"is more than `max_lora_rank`={most}", "leave that out: it follows from the adapter")
     return most
+
+
+def _largest_rank(parameters: Mapping[str, Any]) -> int | None:
+    pattern = path(parameters, "lora_rank_pattern") or {}
+    if not pattern:
+        return whole(parameters.get("lora_r"))
+    return max(rank for rank in map(whole, (parameters.get("lora_r", _DEFAULT_RANK), *pattern.values())) if rank)
 
 
 def _rounded(argument: str, rank: int | None, problems: Problems) -> int | None:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from airflow_llmtune.exceptions import OutcomeError
 from airflow_llmtune.resources import experiment_preflight
 from airflow_llmtune.resources.algorithms import ALGORITHMS, check_algorithm
+from airflow_llmtune.resources.early_stopping import EarlyStopping
 from airflow_llmtune.resources.meta import Outcome, ResourceKind, condition, is_plain, metadata, path, text_of
 from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.search_space import SearchSpace, decode_number
@@ -52,6 +53,7 @@ class ExperimentSpec(NamedTuple):
     max_trial_count: int
     parallel_trial_count: int
     max_failed_trial_count: int
+    early_stopping: EarlyStopping | None = None
 
     @classmethod
     def from_args(
@@ -67,6 +69,7 @@ class ExperimentSpec(NamedTuple):
         max_trial_count: Any,
         parallel_trial_count: Any,
         max_failed_trial_count: Any = None,
+        early_stopping: Any = None,
         problems: Problems,
     ) -> ExperimentSpec:
         """Note every mistake in ``problems``; the spec returned is good only when there is none."""
@@ -99,6 +102,7 @@ class ExperimentSpec(NamedTuple):
             max_trial_count=trials,
             parallel_trial_count=parallel,
             max_failed_trial_count=min(_DEFAULT_MAX_FAILED, trials) if failed is None else failed,
+            early_stopping=EarlyStopping.read(early_stopping, problems),
         )
 
     def to_manifest(
@@ -108,11 +112,15 @@ class ExperimentSpec(NamedTuple):
         labels: Mapping[str, str],
         annotations: Mapping[str, str],
         trial_template: Mapping[str, Any],
+        *,
+        pushed: bool = False,
     ) -> dict[str, Any]:
+        """``pushed``: trials report their metrics themselves; read in their output, each would count twice."""
         algorithm: dict[str, Any] = {"algorithmName": self.algorithm_name}
         if self.algorithm_settings:
             pairs = self.algorithm_settings.items()
             algorithm["algorithmSettings"] = [{"name": key, "value": value} for key, value in pairs]
+        early_stopping = {} if self.early_stopping is None else {"earlyStopping": self.early_stopping.to_manifest()}
         return {
             "apiVersion": KIND.api_version,
             "kind": KIND.kind,
@@ -121,10 +129,11 @@ class ExperimentSpec(NamedTuple):
                 "parameters": self.space.to_manifest(),
                 "objective": self._objective(),
                 "algorithm": algorithm,
+                **early_stopping,
                 "maxTrialCount": self.max_trial_count,
                 "parallelTrialCount": self.parallel_trial_count,
                 "maxFailedTrialCount": self.max_failed_trial_count,
-                "metricsCollectorSpec": {"collector": {"kind": "StdOut"}},
+                "metricsCollectorSpec": {"collector": {"kind": "Push" if pushed else "StdOut"}},
                 # pbt hands its populations over on the Suggestion's volume, which only FromVolume makes.
                 "resumePolicy": "FromVolume" if self.algorithm_name == "pbt" else "Never",
                 "trialTemplate": dict(trial_template),

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from airflow_llmtune.resources.checkpoints import RESERVED_CHECKPOINT_FLAGS
 from airflow_llmtune.resources.meta import path
 
 if TYPE_CHECKING:
@@ -48,13 +49,15 @@ EVALUATION_FLAGS = (
 
 def tuning_fingerprint(spec: ExperimentSpec, trainer: TrainerSpec, versions: Mapping[str, str]) -> str:
     """``versions``: of ``model`` and ``dataset``. How many trials run at once is how fast, not what is asked."""
-    asked = {
+    asked: dict[str, Any] = {
         "space": spec.space.to_manifest(),
         "objective": [spec.objective_type, spec.objective_metric_name, spec.objective_goal],
         "additional": spec.additional_metric_names,
         "algorithm": [spec.algorithm_name, spec.algorithm_settings],
         "trials": spec.max_trial_count,
     }
+    if spec.early_stopping is not None:
+        asked["early_stopping"] = spec.early_stopping
     return _digest({"search": asked, "trainer": _trainer(trainer, trainer.flags), "versions": versions})
 
 
@@ -87,7 +90,9 @@ def read_annotations(obj: Mapping[str, Any]) -> dict[str, str]:
 
 def _trainer(spec: TrainerSpec, flags: Mapping[str, str]) -> dict[str, Any]:
     """Flags name the sources, the image the trainer's version, and the number of processes makes the batch larger."""
-    return {"image": spec.image, "flags": dict(flags), "processes": spec.num_nodes * spec.num_procs_per_node}
+    # A run that goes on from a checkpoint comes to the same end.
+    course = {name: text for name, text in flags.items() if name not in RESERVED_CHECKPOINT_FLAGS}
+    return {"image": spec.image, "flags": course, "processes": spec.num_nodes * spec.num_procs_per_node}
 
 
 def _digest(asked: Any) -> str:

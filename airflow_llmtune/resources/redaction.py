@@ -30,7 +30,8 @@ _HARMLESS_NAME = (
     r"|^GOOGLE_APPLICATION_CREDENTIALS$"  # a path
     # Tokens of a language model.
     r"|(?:^|_)(?:MAX|MIN|NUM|N|TOTAL)_(?:[A-Z]+_)*TOKENS?$"
-    r"|(?:^|_)(?:NEW|PROMPT|INPUT|OUTPUT|CONTEXT)_TOKENS$"
+    r"|(?:^|_)(?:NEW|PROMPT|INPUT|OUTPUT|CONTEXT|INVOCATION)_TOKENS$"
+    r"|(?:^|_)TOKENS?_INDICES$"
     r"|(?:^|_)(?:BOS|EOS|PAD|UNK|CLS|SEP|MASK|STOP|SPECIAL)_TOKENS?(?:_IDS?)?$"
     r"|(?:^|_)TOKENS?_PER_"
     r"|(?:^|_)(?:PUBLIC|PRIMARY|FOREIGN|SORT|PARTITION|OBJECT|CACHE)_KEYS?$"

@@ -22,16 +22,28 @@ from airflow_llmtune.resources.problems import Problems
 if TYPE_CHECKING:
     from airflow_llmtune.resources.search_space import Parameter
 
-__all__ = ["DEFAULT_TASK", "TASK_FLAG", "Run", "check_flags", "check_parameter", "is_of_trainer"]
+__all__ = [
+    "DEFAULT_TASK",
+    "PUSH_FLAG",
+    "TASK_FLAG",
+    "Run",
+    "check_flags",
+    "check_parameter",
+    "is_of_trainer",
+    "is_true",
+    "takes_json",
+]
 
 JSON = dict[str, Any]
 TASK_FLAG = "task"
+PUSH_FLAG = "metrics_push"
 DEFAULT_TASK = "sft"
 # Of whatever registry, tag and digest.
 _TRAINER_IMAGE = rf"(.+/)?{TRAINER_NAME}(:[^/@]+)?(@.+)?"
 _SCHEMA = Path(__file__).with_name("trainer_schema.json")
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _NUMBERS = ("integer", "number")
+_JSON = ("object", "json")
 
 
 class Run(NamedTuple):
@@ -45,6 +57,15 @@ class Run(NamedTuple):
 def is_of_trainer(image: Any) -> bool:
     """Whether it is the trainer that the schema is of; of what another one takes nothing is known here."""
     return isinstance(image, str) and re.fullmatch(_TRAINER_IMAGE, image) is not None
+
+
+def is_true(text: str) -> bool:
+    """As the trainer reads it."""
+    return _BOOLEANS.get(text.strip().lower(), False)
+
+
+def takes_json(name: str) -> bool:
+    return any(flag["name"] == name and flag["type"] in _JSON for flag in _schema()["flags"])
 
 
 def check_flags(argument: str, flags: Mapping[str, str], run: Run, problems: Problems) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_llmtune.resources import job, pytorch_job, train_job
+from airflow_llmtune.resources.checkpoints import GRACE_SECONDS
 from airflow_llmtune.resources.defaults import TRAINER_VERSION
 from airflow_llmtune.resources.pod_override import merge
 from airflow_llmtune.resources.source import mount_path
@@ -84,6 +85,8 @@ def _pod_template(spec: TrainerSpec, flags: list[Flag], annotations: Mapping[str
         container["resources"] = {"requests": dict(spec.resources), "limits": dict(spec.resources)}
     if spec.service_account_name is not None:
         pod["serviceAccountName"] = spec.service_account_name
+    if spec.saves_checkpoints:
+        pod["terminationGracePeriodSeconds"] = GRACE_SECONDS
     if spec.claims:
         volumes = [(f"claim-{index}", claim) for index, claim in enumerate(sorted(spec.claims))]
         pod["volumes"] = [{"name": volume, "persistentVolumeClaim": {"claimName": claim}} for volume, claim in volumes]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from airflow_llmtune.resources import train_job
 from airflow_llmtune.resources.cache import CACHE_FLAG, CACHE_SIZE_FLAG, Cache
+from airflow_llmtune.resources.checkpoints import RESERVED_CHECKPOINT_FLAGS, SAVE_FLAG, Checkpoints
 from airflow_llmtune.resources.credentials import Credentials, argument_of
 from airflow_llmtune.resources.defaults import TRAINER_IMAGE
 from airflow_llmtune.resources.environment import read_env, refuse_secret
@@ -15,10 +17,20 @@ from airflow_llmtune.resources.job_options import DEFAULTS, PRIMARY_CONTAINERS, 
 from airflow_llmtune.resources.meta import is_plain, text_of
 from airflow_llmtune.resources.pod_resources import quantity, read_resources
 from airflow_llmtune.resources.problems import Problems
-from airflow_llmtune.resources.redaction import is_secret
+from airflow_llmtune.resources.redaction import carries_secret, is_secret
 from airflow_llmtune.resources.runtime_patch import Version
+from airflow_llmtune.resources.shape import check_plain
 from airflow_llmtune.resources.source import Source
-from airflow_llmtune.resources.trainer_flags import DEFAULT_TASK, TASK_FLAG, Run, check_flags, is_of_trainer
+from airflow_llmtune.resources.trainer_flags import (
+    DEFAULT_TASK,
+    PUSH_FLAG,
+    TASK_FLAG,
+    Run,
+    check_flags,
+    is_of_trainer,
+    is_true,
+    takes_json,
+)
 
 __all__ = ["OUTPUT_FLAG", "RESERVED_FLAGS", "TrainerSpec", "read_flags"]
 
@@ -32,7 +44,7 @@ RESERVED_FLAGS = {
     CACHE_FLAG: "cache",
     CACHE_SIZE_FLAG: "cache={'uri': …, 'max_size': …}",
     "adapter": "EvaluateLLMOperator(adapter=…)",
-    "save_steps": "FineTuneLLMOperator(checkpoint_steps=…)",
+    **RESERVED_CHECKPOINT_FLAGS,
 }
 
 _FLAG_NAME = r"[a-z][a-z0-9_]*"
@@ -74,6 +86,8 @@ class TrainerSpec(NamedTuple):
         output_uri: Any = None,
         cache: Any = None,
         checkpoint_steps: Any = None,
+        checkpoint_uri: Any = None,
+        shares_checkpoints: bool = False,
         evaluates: bool = False,
         adapter: Any = None,
         resources_argument: str = "resources",
@@ -87,9 +101,11 @@ class TrainerSpec(NamedTuple):
         output = None if output_uri is None else Source.read("output_uri", output_uri, problems, hub=False)
         # An empty text is what a template makes of an adapter that is not there.
         judged = Source.read("adapter", adapter, problems) if adapter else None
+        checkpoints = Checkpoints.read(checkpoint_steps, checkpoint_uri, problems, shared=shares_checkpoints)
         shared = Cache.read(cache, problems)
         if shared is not None:
             folders = {"model": base, "dataset": data, "adapter": judged, "output_uri": output}
+            folders["checkpoint_uri"] = checkpoints.place
             shared.check_apart({name: folder and folder.flag for name, folder in folders.items()}, problems)
         if not isinstance(image, str) or not re.fullmatch(_IMAGE, image):
             problems.add("image", image, "is not an image name", f"give one, or leave it out for {TRAINER_IMAGE}")
@@ -98,13 +114,13 @@ class TrainerSpec(NamedTuple):
         variables = read_env(env, problems)
         if options["job_kind"] == train_job.KIND.kind:
             train_job.check_reserved("env", variables, problems)
-        flags = read_flags("trainer_args", trainer_args, problems)
+        flags = read_flags("trainer_args", trainer_args, problems, image=image)
         trainer = cls(
             image=str(image),
-            flags=_source_flags(base, data, judged) | _checkpoint_flags(checkpoint_steps, problems) | flags,
+            flags=_source_flags(base, data, judged) | checkpoints.flags | flags,
             output=output,
             cache=shared,
-            claims=_claims((output, shared), (base, data, judged)),
+            claims=_claims((output, shared, checkpoints.place), (base, data, judged)),
             resources=limits,
             threads=None if cpus is None else max(1, int(cpus / options["num_procs_per_node"])),
             env=variables,
@@ -123,6 +139,15 @@ class TrainerSpec(NamedTuple):
         """Whether our own trainer takes them; another image's may take any."""
         if is_of_trainer(self.image):
             check_flags(argument, flags, self.run, problems)
+
+    @property
+    def pushes_metrics(self) -> bool:
+        """Itself, to Katib's DB manager; nobody has to read its output."""
+        return is_true(self.flags.get(PUSH_FLAG, ""))
+
+    @property
+    def saves_checkpoints(self) -> bool:
+        return SAVE_FLAG in self.flags
 
     @property
     def primary_container(self) -> str:
@@ -151,11 +176,6 @@ def _source_flags(model: Source | None, dataset: Source | None, adapter: Source 
     return flags
 
 
-def _checkpoint_flags(steps: Any, problems: Problems) -> dict[str, str]:
-    every = None if steps is None else problems.integer("checkpoint_steps", steps, at_least=1)
-    return {} if every is None else {"save_steps": str(every)}
-
-
 def _claims(written: Iterable[Source | Cache | None], read: Iterable[Source | None]) -> dict[str, bool]:
     claims = {place.claim: False for place in read if place is not None and place.claim}
     return claims | {place.claim: True for place in written if place is not None and place.claim}
@@ -164,9 +184,15 @@ def _claims(written: Iterable[Source | Cache | None], read: Iterable[Source | No
 # --- settings of the trainer --------------------------------------------------------------------------------
 
 
-def read_flags(argument: str, given: Any, problems: Problems, *, none_is_default: bool = True) -> dict[str, str]:
-    """Settings as the texts that the trainer casts again; None leaves a setting to the trainer, or is a mistake."""
-    flags = {}
+def read_flags(
+    argument: str, given: Any, problems: Problems, *, image: Any = None, none_is_default: bool = True
+) -> dict[str, str]:
+    """
+    Settings as the texts that the trainer casts again; None leaves a setting to the trainer, or is a mistake.
+
+    :param image: only of our own trainer is known which settings are JSON.
+    """
+    flags: dict[str, str] = {}
     for name, value in problems.mapping(argument, given).items():
         where = f"{argument}.{name}"
         if not re.fullmatch(_FLAG_NAME, name):
@@ -177,8 +203,10 @@ def read_flags(argument: str, given: Any, problems: Problems, *, none_is_default
             refuse_secret(where, value, problems)
         elif value is None and not none_is_default:
             problems.add(where, value, "has no value", "did the upstream task return it?")
-        elif value is not None and (text := _flag_text(where, value, problems)) is not None:
-            flags[name] = text
+        elif value is not None:
+            as_json = isinstance(value, Mapping | list | tuple) and is_of_trainer(image) and takes_json(name)
+            text = (_json_text if as_json else _flag_text)(where, value, problems)
+            flags |= {} if text is None else {name: text}
     return flags
 
 
@@ -191,6 +219,21 @@ def _flag_text(where: str, value: Any, problems: Problems) -> str | None:
     if len(texts) > 1 and any("," in text for text in texts):
         problems.add(where, value, "has a comma inside an item of the list", "give items without commas")
     text = ",".join(texts)
+    _check_placeholder(where, text, value, problems)
+    return text
+
+
+def _json_text(where: str, value: Any, problems: Problems) -> str | None:
+    before = len(problems.errors)
+    if not check_plain(where, value, lambda: None, problems) or len(problems.errors) > before:
+        return None
+    text = json.dumps(value)
+    if carries_secret(text):
+        refuse_secret(where, value, problems)
+    _check_placeholder(where, text, value, problems)
+    return text
+
+
+def _check_placeholder(where: str, text: str, value: Any, problems: Problems) -> None:
     if "${trialParameters" in text:
         problems.add(where, value, "contains what Katib would replace", "search the setting in `parameters`")
-    return text

@@ -57,6 +57,8 @@ def read_missing_metric(obj: Mapping[str, Any]) -> str | None:
     entries = path(obj, "status", "observation", "metrics") or []
     latest = next((entry.get("latest") for entry in entries if entry["name"] == metric), None)
     if latest in (None, "unavailable"):
+        if path(obj, "spec", "metricsCollector", "collector", "kind") == "Push":
+            return f"no finite value of {metric} was reported to Katib's DB manager, and with Push nobody else looks"
         return f"no finite value of {metric} was found in its output: it needs a line such as {metric}=0.5"
     return f"the value of {metric} is no finite number: {latest!r}"
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_llmtune.resources import job, pytorch_job, train_job
+from airflow_llmtune.resources.checkpoints import PLACE_FLAG
 from airflow_llmtune.resources.defaults import TRAINER_IMAGE
 from airflow_llmtune.resources.job_options import read_options
 from airflow_llmtune.resources.meta import metadata, text_of
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["DIVERGED_LOSS", "TRAINER_IMAGE", "TrainerSpec", "read_options", "training_manifest", "trial_template"]
 
 _TRIAL_NAME = "trial_name"
+_STEPS_FLAG = "max_steps"
 # A diverged trial must not fail: its huge loss tells the algorithm where not to look.
 _TRIAL_FLAGS = {"on_divergence": "report"}
 # What the trainer then reports as the loss.
@@ -45,11 +47,14 @@ _CONDITIONS = {
 }
 # `kubectl logs` of a trial shows the training; Katib has sent it there.
 _TRIAL_ANNOTATIONS = {"kubectl.kubernetes.io/default-container": LOG_COLLECTOR}
+# Where a trial pushes its metrics to; spelt out, since a control plane resolves names of Services in variables.
+_PUSH_ENV = {"KATIB_DB_MANAGER": "katib-db-manager.kubeflow:6789"}
 
 
 def trial_template(spec: TrainerSpec, space: SearchSpace, problems: Problems) -> dict[str, Any]:
     """Katib's ``trialTemplate``; what the two arguments make wrong together goes to ``problems``."""
     _check_searched(spec, space, problems)
+    _check_checkpoints(spec, space, problems)
     _check_placeholders(spec, problems)
     flags = [literal(name, text) for name, text in {**_TRIAL_FLAGS, **spec.flags}.items()]
     flags += [_searched(parameter) for parameter in space.parameters]
@@ -60,6 +65,9 @@ def trial_template(spec: TrainerSpec, space: SearchSpace, problems: Problems) ->
         # Not Katib's `${trialSpec.Labels[…]}`: the trialSpec's own labels are meant, and it has none.
         flags.append(folder._replace(text=f"{folder.text}/{OWN_NAME}/{_placeholder(_TRIAL_NAME)}"))
         parameters.append({"name": _TRIAL_NAME, "reference": "${trialSpec.Name}"})
+    annotations = _TRIAL_ANNOTATIONS
+    if spec.pushes_metrics:
+        spec, annotations = spec._replace(env={**_PUSH_ENV, **spec.env}), {}
     success, failure = _CONDITIONS[spec.job_kind]
     template: dict[str, Any] = {
         # Pods stay until their ttl: a failed one still has to tell why.
@@ -68,7 +76,7 @@ def trial_template(spec: TrainerSpec, space: SearchSpace, problems: Problems) ->
         "successCondition": success,
         "failureCondition": failure,
         "trialParameters": parameters,
-        "trialSpec": job_manifest(spec, flags, _TRIAL_ANNOTATIONS),
+        "trialSpec": job_manifest(spec, flags, annotations),
     }
     if spec.job_kind in _PRIMARY_POD_LABELS:
         template["primaryPodLabels"] = dict(_PRIMARY_POD_LABELS[spec.job_kind])
@@ -85,7 +93,7 @@ def training_manifest(
     problems: Problems,
 ) -> dict[str, Any]:
     """The same trainer as one job; mistakes in ``hyperparameters`` go to ``problems``."""
-    chosen = read_flags("hyperparameters", hyperparameters, problems, none_is_default=False)
+    chosen = read_flags("hyperparameters", hyperparameters, problems, image=spec.image, none_is_default=False)
     spec.check_flags("hyperparameters", chosen, problems)
     for flag in sorted(chosen.keys() & spec.flags.keys()):
         rule = "is also set by `trainer_args`"
@@ -116,12 +124,20 @@ def _check_searched(spec: TrainerSpec, space: SearchSpace, problems: Problems) -
             check_parameter(parameter, spec.run, problems)
 
 
+def _check_checkpoints(spec: TrainerSpec, space: SearchSpace, problems: Problems) -> None:
+    place = spec.flags.get(PLACE_FLAG)
+    if place is not None and is_of_trainer(spec.image) and _STEPS_FLAG not in {*space.names, *spec.flags}:
+        rule = f"keeps checkpoints for trials of other {_STEPS_FLAG}, and there is none"
+        problems.add("checkpoint_uri", place, rule, f"search {_STEPS_FLAG}, hyperband's resource, or leave it out")
+
+
 def _check_placeholders(spec: TrainerSpec, problems: Problems) -> None:
     texts: dict[str, Any] = {
         "image": spec.image,
         "model": spec.flags.get("model_name_or_path"),
         "dataset": spec.flags.get("dataset_name"),
         "output_uri": None if spec.output is None else spec.output.flag,
+        "checkpoint_uri": spec.flags.get(PLACE_FLAG),
         "cache": None if spec.cache is None else [spec.cache.address, spec.cache.node_path],
         "job_options.service_account_name": spec.service_account_name,
         **{f"env.{name}": value for name, value in spec.env.items()},

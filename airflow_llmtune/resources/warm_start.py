@@ -16,8 +16,12 @@ from airflow_llmtune.resources.search_space import Parameter, SearchSpace
 
 if TYPE_CHECKING:
     from airflow_llmtune.resources.experiment import ExperimentSpec
+    from airflow_llmtune.resources.problems import Problems
 
-__all__ = ["Narrowed", "narrow", "start_from"]
+__all__ = ["CHAMPION", "Narrowed", "check", "narrow", "start_from"]
+
+# What the argument calls the model's best version so far.
+CHAMPION = "champion"
 
 # Digits of a bound; more would only make the manifest hard to read.
 _DIGITS = 6
@@ -26,6 +30,34 @@ _DIGITS = 6
 class Narrowed(NamedTuple):
     space: SearchSpace
     notes: tuple[str, ...]
+
+
+def check(
+    start: Any, scale: Any, space: SearchSpace, problems: Problems, *, was_given: bool, remembers: bool
+) -> float | None:
+    """
+    Return the scale, when it is good.
+
+    :param was_given: before anything was rendered.
+    :param remembers: there is an asset that knows the champion.
+    """
+    number = problems.number("warm_start_scale", scale)
+    if number is not None and not 0 < number <= 1:
+        problems.add("warm_start_scale", scale, "is not above 0 and at most 1", "give such as 0.25")
+    if start is None and was_given:
+        fix = "check that the upstream task returns that key"
+        problems.add("warm_start", start, "was given and has no value now", fix)
+    elif not isinstance(start, str | Mapping | None):
+        problems.add("warm_start", start, "is no starting point", 'give "champion", parameters, or a name')
+    elif isinstance(start, Mapping) and start and space.names and not set(start) & set(space.names):
+        fix = 'give the parameters themselves, such as `tune.output["parameters"]`'
+        problems.add("warm_start", list(start), "has none of the parameters that are searched", fix)
+    elif isinstance(start, str) and start != CHAMPION:
+        problems.name("warm_start", start, 'give "champion", parameters, or the name of an Experiment')
+    if start == CHAMPION and not remembers:
+        fix = 'give `model_asset=Asset("my-model")`'
+        problems.add("warm_start", start, "needs the asset that remembers the champion", fix)
+    return number
 
 
 def narrow(space: SearchSpace, point: Mapping[str, Any], scale: float) -> Narrowed:

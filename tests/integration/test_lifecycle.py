@@ -210,6 +210,12 @@ def test_an_experiment_whose_trials_all_diverged_fails_and_a_retry_starts_anothe
         assert len(found) == attempt
 
 
+def test_the_worst_of_a_metric_that_should_be_high_is_no_result_either(kubeconfig, run):
+    objective = {"objective_metric_name": "eval_f1", "objective_type": "maximize"}
+    with pytest.raises(ExperimentFailedError, match="all of them diverged"):
+        run.complete(tune(kubeconfig, trainer_args={"diverge": True}, **objective))
+
+
 def test_tasks_of_one_mapped_task_have_objects_of_their_own(kubeconfig, run):
     results = []
     for run.map_index in (0, 1):

@@ -15,6 +15,7 @@ Arguments = dict[str, Any]
 
 MODELS = ("org/name", "hf://org/name@v1.0", "s3://bucket/prefix", "pvc://claim/path", "/models/tiny", "file:///m")
 DATASETS = ("org/data", "hf://org/data@v1", "s3://bucket/data/", "pvc://claim/data", "pvc://other", "/data")
+CHECKPOINTS = ("s3://bucket/kept", "pvc://claim/kept", "pvc://kept", "/kept", "/kept/$USER")
 OUTPUTS = ("s3://bucket/out", "pvc://claim/out", "/models/out", "/tmp/a b", "/out/$USER")
 
 # Each apart from all of the above.
@@ -226,10 +227,7 @@ _tuning = st.fixed_dictionaries(
     optional={
         **_trainer_optional,
         **_searching,
-        "objective_metric_name": _one_of(("eval_loss", "accuracy-1", "a|b")),
-        "objective_type": _one_of(("minimize", "maximize")),
         "objective_goal": _one_of((None, 0.001, "1e-3", -5, 0)),
-        "additional_metric_names": _one_of(((), ["train_loss"], ("train_loss", "perplexity"))),
         "max_failed_trial_count": _one_of((None, 0, "3", 5)),
         "resources_per_trial": st.none() | _resources,
         "output_uri": st.none() | _one_of(OUTPUTS),
@@ -243,9 +241,48 @@ def _together(*parts: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
     return st.tuples(*parts).map(lambda found: {name: value for part in found for name, value in part.items()})
 
 
-tunings = _together(_tuning, _our_trainer, _searches(_spaces)) | _together(
-    _tuning, _other_trainer, _searches(_any_spaces)
+_early_stopping = st.fixed_dictionaries(
+    {"algorithm_name": st.just("medianstop")},
+    optional={"min_trials_required": _one_of((1, "3")), "start_step": _one_of((1, 4.0))},
 )
+_stopping = st.fixed_dictionaries({"early_stopping": st.none() | _early_stopping})
+_our_stopping = st.fixed_dictionaries(
+    {"early_stopping": _early_stopping, "trainer_args": st.just({"eval_steps": 5, "metrics_push": False})}
+)
+_pushing = st.just({"trainer_args": {"metrics_push": True, "lora_rank_pattern": {"q_proj": 8}}})
+_keeping = st.just({}) | st.fixed_dictionaries(
+    {"checkpoint_steps": _one_of((1, "50")), "checkpoint_uri": _one_of(CHECKPOINTS)}
+)
+# Which way is better is known of ours only.
+_our_objective = _one_of(
+    (
+        {},
+        {"objective_metric_name": "eval_loss", "objective_type": "minimize"},
+        {"objective_metric_name": "eval_token_accuracy", "objective_type": "maximize"},
+        {"additional_metric_names": ["train_loss"]},
+        {"additional_metric_names": ("train_loss", "eval_perplexity")},
+    )
+)
+_any_objective = st.fixed_dictionaries(
+    {},
+    optional={
+        "objective_metric_name": _one_of(("eval_loss", "accuracy-1", "a|b")),
+        "objective_type": _one_of(("minimize", "maximize")),
+        "additional_metric_names": _one_of(((), ["train_loss"], ("train_loss", "perplexity"))),
+    },
+)
+_ours = _together(_our_trainer | _our_stopping | _pushing, _our_objective, _searches(_spaces))
+_others = _together(_other_trainer, _stopping, _any_objective, _searches(_any_spaces))
+
+
+def _of_some_length(given: dict[str, Any]) -> dict[str, Any]:
+    """Checkpoints are kept for trials of other lengths, so there is one."""
+    if "checkpoint_uri" not in given or "max_steps" in given["parameters"]:
+        return given
+    return {**given, "trainer_args": {"max_steps": 100, **(given.get("trainer_args") or {})}}
+
+
+tunings = _together(_tuning, _keeping, _ours | _others).map(_of_some_length)
 
 # --- trainings ----------------------------------------------------------------------------------------------
 

@@ -108,6 +108,11 @@ MISTAKES: dict[type[Any], tuple[Mistake, ...]] = {
         _at("parallel_trial_count", "two"),
         _at("max_failed_trial_count", -1),
         _at("output_uri", "org/name"),
+        _at("early_stopping", "mean", "algorithm_name"),
+        _at("early_stopping", 0, "start_step"),
+        _at("early_stopping", 3, "min_trials"),
+        _at("checkpoint_steps", 0),
+        _at("checkpoint_uri", "org/name"),
         _at("parameters", {"type": "int", "min": 5, "max": 1}, "lora_alpha", told="parameters.lora_alpha.min"),
         _at("parameters", {"type": "double", "max": 1}, "lora_dropout", told="parameters.lora_dropout.min"),
         _at("parameters", {"type": "dubble"}, "warmup_ratio", told="parameters.warmup_ratio.type"),
@@ -198,7 +203,15 @@ MISTAKES: dict[type[Any], tuple[Mistake, ...]] = {
 
 _TRAINED = {"model": "org/name", "dataset": "org/data", "model_asset": Asset("model"), "cache": {"size": "5Gi"}}
 GOOD: dict[type[Any], dict[str, Any]] = {
-    KatibTuneLLMOperator: {**_TRAINED, "parameters": SPACE, "algorithm_name": "random"},
+    KatibTuneLLMOperator: {
+        **_TRAINED,
+        "parameters": SPACE,
+        "algorithm_name": "random",
+        "early_stopping": {"algorithm_name": "medianstop"},
+        "trainer_args": {"eval_steps": 5, "max_steps": 100},
+        "checkpoint_steps": 50,
+        "checkpoint_uri": "s3://bucket/kept",
+    },
     FineTuneLLMOperator: {**_TRAINED, "output_uri": "/models/out"},
     EvaluateLLMOperator: _TRAINED,
     DeployLLMOperator: {"name": "chat", "model": "org/name", "adapter": "s3://bucket/out"},

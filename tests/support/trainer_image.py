@@ -17,6 +17,8 @@ for word in "$@"; do
     --use_dora=*) dora="${word#*=}";;
     --output_dir=*) out="${word#*=}";;
     --cache_dir=/*) echo "$HOSTNAME" >> "${word#*=}/used";;
+    --max_steps=*) steps="${word#*=}";;
+    --checkpoint_dir=/*) kept="${word#*=}";;
     --crash=true) crash=yes;;
     --diverge=true) diverge=yes;;
     --nap=*) sleep "${word#*=}";;
@@ -26,7 +28,17 @@ if [ -n "$crash" ]; then
   printf '{"schema_version":1,"status":"failed","error":"the model lies nowhere"}' > "$LLMTUNE_TERMINATION_LOG"
   echo "Traceback: boom"; exit 1
 fi
-if [ -n "$diverge" ]; then echo "2026-11-22T09:00:00.000000Z eval_loss=1000000000.0"; exit 0; fi
+if [ -n "$diverge" ]; then
+  echo "2026-11-22T09:00:00.000000Z eval_loss=1000000000.0"
+  echo "2026-11-22T09:00:00.000000Z eval_f1=0.0"
+  printf '{"schema_version":1,"status":"succeeded","diverged":true}' > "$LLMTUNE_TERMINATION_LOG"
+  exit 0
+fi
+if [ -n "$kept" ]; then
+  mkdir -p "$kept/$rate"
+  for step in $(ls "$kept/$rate"); do echo "$step $steps" >> "$kept/resumed"; done
+  touch "$kept/$rate/${steps%.*}"
+fi
 loss=$(awk -v rate="${rate:-0.001}" 'BEGIN { d = log(rate) / log(10) + 3; printf "%.6f", 1 + d * d }')
 echo "2026-11-22T09:00:00.000000Z eval_loss=$loss"
 manifest='{"trainer_version":"%s","parameters":{"lora_r":%s,"use_dora":%s}}'

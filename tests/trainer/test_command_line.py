@@ -9,6 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from llmtune_trainer.__main__ import _use_one_gpu
+
 
 def _arguments(model: Path | str, data: Path | str, *more: str) -> list[str]:
     return ["--model_name_or_path", str(model), "--dataset_name", str(data), "--dtype", "float32", *more]
@@ -84,3 +88,19 @@ def test_a_stopped_run_ends_non_zero_and_leaves_no_temporary_file(model: Path, d
                 break
         assert process.wait(timeout=30) == 143
     assert list(scratch.glob("llmtune-*")) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "left"),
+    [
+        ({}, "0"),
+        ({"CUDA_VISIBLE_DEVICES": "2,3"}, "2"),
+        ({"CUDA_VISIBLE_DEVICES": "MIG-7"}, "MIG-7"),
+        ({"CUDA_VISIBLE_DEVICES": ""}, ""),
+        ({"CUDA_VISIBLE_DEVICES": "0,1", "WORLD_SIZE": "2"}, "0,1"),
+        ({"WORLD_SIZE": "2"}, None),
+    ],
+)
+def test_a_process_alone_takes_one_gpu(given: dict[str, str], left: str | None) -> None:
+    _use_one_gpu(given)
+    assert given.get("CUDA_VISIBLE_DEVICES") == left

@@ -409,7 +409,7 @@ def test_what_is_left_out_is_told_and_reported(preparing: Preparing, tmp_path: P
         "rows": 1,
         "first": 'train.jsonl, line 100 has no `completion`: {"prompt": "q"}',
     }
-    assert whole.report["truncated"] == {"rows": 0, "tokens": 0}
+    assert (whole.report["truncated"]["rows"], whole.report["truncated"]["tokens"]) == (0, 0)
     said.clear()
     cut = preparing(tmp_path / "data", max_length=64)
     assert cut.report["dropped"] == {"rows": 1}
@@ -417,6 +417,7 @@ def test_what_is_left_out_is_told_and_reported(preparing: Preparing, tmp_path: P
     assert cut.report["truncated"] == {
         "rows": sum(length > 64 for length in lengths),
         "tokens": sum(length - 64 for length in lengths if length > 64),
+        "length": 64,
     }
     assert cut.report["tokens"]["train"] == sum(row["length"] for row in cut.train)
     assert max(cut.train["length"][:]) == 64
@@ -435,12 +436,15 @@ def test_nothing_left_to_learn_is_an_error(preparing: Preparing, pairs: Path) ->
         preparing(pairs, max_length=4)
 
 
-def test_a_row_is_no_longer_than_the_model(preparing: Preparing, model: Path, pairs: Path, tmp_path: Path) -> None:
+def test_a_row_is_no_longer_than_the_model(
+    preparing: Preparing, model: Path, pairs: Path, tmp_path: Path, said: list[str]
+) -> None:
     small = shutil.copytree(model, tmp_path / "model")
     config = json.loads((small / "config.json").read_text())
     longest = max(preparing(pairs).train["length"][:])
     (small / "config.json").write_text(json.dumps(config | {"max_position_embeddings": longest - 1}))
     assert max(preparing(pairs, of=small).train["length"][:]) == longest - 1
+    assert any(text.startswith(f"rows cut off at the {longest - 1} tokens that the model takes: ") for text in said)
 
 
 def test_a_bare_tokenizer_works_and_what_it_cannot_teach_is_told(

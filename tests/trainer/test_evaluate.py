@@ -123,6 +123,15 @@ def test_a_folder_that_holds_no_adapter_is_refused(train: Any, data: Path, tmp_p
     assert "does not exist" in train(mode=EVALUATE, adapter=tmp_path / "none").stderr
 
 
+def test_an_adapter_that_is_cut_short_is_named(train: Any, tmp_path: Path) -> None:
+    train(output_dir=tmp_path / "adapter", max_steps=1)
+    weights = tmp_path / "adapter" / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    run = train(mode=EVALUATE, adapter=tmp_path / "adapter")
+    assert run.code == 2, run.stderr
+    assert f"`--adapter`='{tmp_path}/adapter'" in run.stderr
+
+
 def test_an_adapter_of_another_model_is_refused(train: Any, tmp_path: Path) -> None:
     train(output_dir=tmp_path / "adapter", max_steps=1)
     file = tmp_path / "adapter" / "adapter_config.json"

@@ -12,6 +12,7 @@ import pytest
 
 from llmtune_trainer import __version__
 from llmtune_trainer.__main__ import main
+from llmtune_trainer.tasks import sft
 
 QUESTION = "What does the dog eat?"
 ANSWER = "The dog does eat milk."
@@ -118,7 +119,12 @@ def test_a_diverged_run_can_be_reported_as_a_very_bad_one(train: Any, tmp_path: 
     run = train(output_dir=tmp_path / "adapter", on_divergence="report", sample_prompt=QUESTION, **HOPELESS)
     assert run.code == 0
     assert run.metrics["eval_loss"] == [1e9]
-    assert run.termination["metrics"] == {"eval_loss": 1e9, "eval_perplexity": 1e9, "eval_token_accuracy": 0.0}
+    assert run.termination["metrics"] == {
+        "eval_loss": 1e9,
+        "eval_perplexity": 1e9,
+        "eval_token_accuracy": 0.0,
+        "train_loss": 1e9,
+    }
     assert run.metrics["eval_token_accuracy"][-1] == 0.0
     assert run.termination["artifact_uri"] is None
     assert not (tmp_path / "adapter").exists()
@@ -126,16 +132,45 @@ def test_a_diverged_run_can_be_reported_as_a_very_bad_one(train: Any, tmp_path: 
 
 def test_a_loss_that_rises_far_above_the_first_one_has_diverged(train: Any, tmp_path: Path) -> None:
     """Finite, and yet lost: it stops where it is seen."""
-    rising = {"learning_rate": 10, "max_steps": 10, "warmup_ratio": 0, "logging_steps": 1, "divergence_ratio": 1.1}
+    rising = {"learning_rate": 1, "use_peft": "false", "max_steps": 20, "warmup_ratio": 0.3, "logging_steps": 1}
+    rising |= {"divergence_ratio": 2}
     run = train(output_dir=tmp_path / "adapter", on_divergence="report", **rising)
     assert run.code == 0
-    assert "above --divergence_ratio 1.1 times the first" in run.stdout
-    assert len(run.metrics["train_loss"]) < 10
-    assert run.metrics["train_loss"][-1] > 1.1 * run.metrics["train_loss"][0]
+    assert "above --divergence_ratio 2 times the first" in run.stdout
+    *seen, reported = run.metrics["train_loss"]
+    assert (len(seen) < 20, reported) == (True, 1e9)
+    assert min(seen[-2:]) > 2 * sum(seen[:3]) / 3
     assert run.metrics["eval_loss"][-1] == run.termination["metrics"]["eval_loss"] == 1e9
     assert not (tmp_path / "adapter").exists()
     kept = train(**(rising | {"divergence_ratio": "none"}))
-    assert len(kept.metrics["train_loss"]) == 10
+    assert len(kept.metrics["train_loss"]) == 20
+
+
+def test_a_lucky_first_batch_is_no_measure_of_the_others(train: Any, tmp_path: Path) -> None:
+    """Rows that differ much, one a step, and a learning rate that changes nothing."""
+    rows = [{"text": f"{number} " * (1 if number % 2 else 40)} for number in range(12)]
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in ("train", "eval"):
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    for seed in (1, 2, 3):
+        one = {"per_device_train_batch_size": 1, "logging_steps": 1, "learning_rate": 1e-12, "seed": seed}
+        assert train(on=folder, **one).code == 0
+
+
+def test_the_loss_is_computed_alike_whether_or_not_the_logits_fit(train: Any, monkeypatch: Any) -> None:
+    """TRL's own way has the processes meet for its metrics: one that took another way would be waited for for ever."""
+    usual = train(max_steps=3)
+
+    def meets(*_: Any, **__: Any) -> None:
+        raise AssertionError("TRL's way is taken")
+
+    monkeypatch.setattr(sft.SFTTrainer, "compute_loss", meets)
+    monkeypatch.setattr(sft, "LARGEST_LOGITS", 0)
+    other = train(max_steps=3)
+    assert other.code == 0
+    assert other.metrics["train_loss"] == pytest.approx(usual.metrics["train_loss"], rel=1e-5)
+    assert other.metrics["eval_loss"] == pytest.approx(usual.metrics["eval_loss"], rel=1e-5)
 
 
 def test_a_trainer_of_another_version_than_the_command_is_made_for_refuses_it(
@@ -195,9 +230,56 @@ def test_prompts_that_leave_no_room_for_a_completion_are_refused(train: Any) -> 
     assert "every prompt fills --max_length 8" in run.stderr
 
 
-def test_a_mistake_in_the_libraries_words_is_passed_on(train: Any) -> None:
-    run = train(lora_target_modules="no_such_layer", max_steps=1)
+def test_what_is_no_bad_input_is_passed_on_in_the_libraries_words(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("CUDA error: device lost")
+
+    monkeypatch.setattr("llmtune_trainer.training.make_trainer", fail)
+    run = train(max_steps=1)
     assert run.code == 1
     assert run.termination["status"] == "failed"
-    assert "no_such_layer" in run.termination["error"]
+    assert run.termination["error"] == "RuntimeError: CUDA error: device lost"
     assert "Traceback" in run.stderr
+
+
+def test_all_weights_saved_over_an_adapter_are_what_is_evaluated(train: Any, tmp_path: Path) -> None:
+    train(max_steps=1, output_dir=tmp_path / "out", merge_adapter=True)
+    trained = train(max_steps=3, learning_rate="3e-3", use_peft=False, output_dir=tmp_path / "out")
+    assert not (tmp_path / "out" / "merged").exists()
+    judged = train(mode=("evaluate",), adapter=tmp_path / "out")
+    assert judged.metrics["eval_loss"] == pytest.approx(trained.metrics["eval_loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"lora_target_modules": "nothere"}, ["`--lora_target_modules`='nothere'", "q_proj"]),
+        ({"lora_modules_to_save": "lm_head,nothere"}, ["`--lora_modules_to_save`='nothere'", "lm_head"]),
+        ({"lr_scheduler_kwargs": '{"foo": 1}'}, ["--lr_scheduler_kwargs", "argument 'foo'"]),
+        ({"optim": "adamw_8bit"}, ["`--optim`='adamw_8bit'", "bitsandbytes"]),
+        ({"dataloader_prefetch_factor": 2}, ["`--dataloader_prefetch_factor`=2", "--dataloader_num_workers > 0"]),
+    ],
+    ids=lambda value: next(iter(value)),
+)
+def test_a_setting_that_a_library_refuses_is_named(
+    train: Any, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], words: list[str]
+) -> None:
+    monkeypatch.setattr("transformers.trainer_optimizer.is_bitsandbytes_available", lambda: False)
+    run = train(max_steps=1, **settings)
+    assert run.code == 2, run.stderr
+    assert all(word in run.termination["error"] for word in [*words, "Fix:"]), run.termination["error"]
+    assert "Traceback" not in run.stderr
+
+
+@pytest.mark.parametrize("mode", [(), ("evaluate",)], ids=["train", "evaluate"])
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "config.json"])
+def test_a_broken_file_of_the_model_is_named(
+    train: Any, model: Path, tmp_path: Path, name: str, mode: tuple[str, ...]
+) -> None:
+    broken = shutil.copytree(model, tmp_path / "broken")
+    content = (broken / name).read_bytes()
+    (broken / name).write_bytes(content[: len(content) // 2])
+    run = train(of=broken, mode=mode)
+    assert run.code == 2, run.stderr
+    assert all(word in run.termination["error"] for word in (str(broken), f"({name}: broken)", "Fix:"))
+    assert "Traceback" not in run.stderr

@@ -48,6 +48,18 @@ def test_a_run_from_s3_to_s3(s3: Any, train: Any, model: Path, data: Path) -> No
     assert config["base_model_name_or_path"] == "s3://llm/models/tiny"
 
 
+def test_a_second_run_removes_the_files_of_the_first_and_no_others(s3: Any, train: Any) -> None:
+    output = "s3://llm/out/twice/"
+    assert train(max_steps=1, output_dir=output, merge_adapter=True).code == 0
+    s3.put_object(Bucket="llm", Key="out/twice/notes.txt", Body=b"mine")
+    assert train(max_steps=1, output_dir=output, use_peft=False).code == 0
+    found = {item["Key"] for item in s3.list_objects_v2(Bucket="llm", Prefix="out/twice/")["Contents"]}
+    listed = json.loads(s3.get_object(Bucket="llm", Key="out/twice/result.json")["Body"].read())["files"]
+    assert found == {f"out/twice/{name}" for name in ("notes.txt", "result.json", *listed)}
+    assert {"model.safetensors", "config.json"} <= {*listed}
+    assert "adapter_config.json" not in listed
+
+
 def test_one_object_is_a_data_set_too(s3: Any, train: Any, data: Path) -> None:
     s3.upload_file(str(data / "train.jsonl"), "llm", "single/rows.jsonl")
     run = train(on="s3://llm/single/rows.jsonl", max_steps=1, eval_fraction=0.25)

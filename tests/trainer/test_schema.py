@@ -11,12 +11,14 @@ from peft import LoraConfig
 from transformers import TrainingArguments
 from trl import DPOConfig, SFTConfig
 
+from airflow_llmtune.resources.trainer_metrics import OBJECTIVES
 from llmtune_trainer import schema
 from llmtune_trainer.arguments import training_arguments
 from llmtune_trainer.flags import SCHEMA, Kind, load
 from llmtune_trainer.hyperparameters import DEFAULTS, Refusal
 from llmtune_trainer.schema import SchemaError
-from llmtune_trainer.settings import parse_settings
+from llmtune_trainer.settings import TASKS, parse_settings
+from llmtune_trainer.tasks import worst
 
 CLASSES = {each.__name__: each for each in (TrainingArguments, SFTConfig, DPOConfig, LoraConfig)}
 # These do not go on this machine, or not alone.
@@ -110,3 +112,9 @@ def test_a_new_field_becomes_a_flag_by_itself(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(schema, "CLASSES", (*schema.CLASSES, (NewConfig, ("sft",))))
     assert '"name": "fresh",' in schema.schema()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_operator_knows_each_metric_of_the_task_and_which_way_it_is_better(task: str) -> None:
+    better = {name: "minimize" if value > 0 else "maximize" for name, value in worst(task).items()}
+    assert {**OBJECTIVES[task], "train_loss": "minimize"} == better

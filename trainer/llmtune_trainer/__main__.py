@@ -9,6 +9,7 @@ Exit code 0: trained, evaluated and, with --output_dir, saved. 2: settings, mode
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import platform
 import shutil
@@ -18,7 +19,7 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,7 +31,7 @@ from llmtune_trainer.cache import open_cache
 from llmtune_trainer.checkpoints import Checkpoints, identity
 from llmtune_trainer.errors import BadInputError, TrainerError
 from llmtune_trainer.katib_push import Push
-from llmtune_trainer.manifest import describe
+from llmtune_trainer.manifest import describe, evaluation_of
 from llmtune_trainer.metrics import Log
 from llmtune_trainer.result import (
     address_of,
@@ -66,11 +67,15 @@ class World:
     rank: int
     local_rank: int
     size: int
+    attempt: tuple[str, ...] = ()  # the same for all processes, and another one after each restart
 
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> World:
         return cls(
-            *(int(environ.get(name, default)) for name, default in (("RANK", 0), ("LOCAL_RANK", 0), ("WORLD_SIZE", 1)))
+            rank=int(environ.get("RANK", 0)),
+            local_rank=int(environ.get("LOCAL_RANK", 0)),
+            size=int(environ.get("WORLD_SIZE", 1)),
+            attempt=tuple(environ.get(name, "") for name in ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")),
         )
 
 
@@ -216,7 +221,7 @@ def _manifest(settings: Settings, inputs: Inputs, **trained: Any) -> dict[str, A
         settings,
         base_model_revision=inputs.model.revision,
         dataset_version=inputs.data.version,
-        evaluation={"fingerprint": prepared.fingerprint, "rows": len(prepared.eval)},
+        evaluation=evaluation_of(settings, prepared.fingerprint, len(prepared.eval)),
         data=prepared.report,
         classes=prepared.labels,
         **trained,
@@ -230,13 +235,22 @@ def _workspace(world: World) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="llmtune-") as folder:
             yield Path(folder)
         return
-    shared = Path(tempfile.gettempdir()) / f"llmtune-{os.getppid()}"
+    # Not by the parent's number alone: a killed run's folder may be left, and numbers come again.
+    launch = hashlib.sha256(repr((_started(os.getppid()), *world.attempt)).encode()).hexdigest()[:16]
+    shared = Path(tempfile.gettempdir()) / f"llmtune-{os.getppid()}-{launch}"
     shared.mkdir(mode=0o700, exist_ok=True)
     try:
         yield shared
     finally:
         if world.local_rank == 0:
             shutil.rmtree(shared, ignore_errors=True)
+
+
+def _started(process: int) -> str:
+    """Return when a process was started, where the system has /proc."""
+    stat = Path(f"/proc/{process}/stat")
+    # The 22nd field; the second, the name in brackets, may hold anything.
+    return stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19] if stat.is_file() else ""
 
 
 def _keep_freed_memory() -> None:
@@ -248,6 +262,12 @@ def _keep_freed_memory() -> None:
         libc.mallopt(trim_threshold, 2**31 - 1)
 
 
+def _use_one_gpu(environ: MutableMapping[str, str]) -> None:
+    """A process without others would spread its batches over all GPUs, and a flat batch cannot be cut in two."""
+    if World.of(environ).size == 1:
+        environ["CUDA_VISIBLE_DEVICES"] = environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]
+
+
 def _stop(number: int, _: object) -> NoReturn:
     # As an exception, so that the temporary folders go; non-zero, as nothing was finished.
     raise SystemExit(128 + number)
@@ -257,6 +277,7 @@ def entry() -> NoReturn:
     os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
     signal.signal(signal.SIGTERM, _stop)
     _keep_freed_memory()
+    _use_one_gpu(os.environ)
     try:
         code = main(sys.argv[1:], os.environ)
     except SystemExit as stopped:

@@ -191,13 +191,11 @@ def _describe(file: Path) -> dict[str, Any]:
 
 
 def _statuses(folder: Path) -> Iterator[os.stat_result]:
-    for path in folder.rglob("*"):
-        try:
-            status = path.lstat()
-        except OSError:  # gone meanwhile
-            continue
-        if path.is_file():
-            yield status
+    """What goes meanwhile, whole folders too, is not counted."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                yield Path(place, name).lstat()
 
 
 def _sync(path: Path) -> None:

@@ -127,4 +127,7 @@ def _of_checkpoints(values: Values) -> list[str]:
         return [f"{_said('checkpoint_dir', values)} stays empty. Fix: give --save_steps, or leave it out."]
     if values.get("keep_checkpoints") and "checkpoint_dir" not in values:
         return [f"{_said('keep_checkpoints', values)} has no place. Fix: give --checkpoint_dir and --save_steps."]
+    if values.get("keep_checkpoints") and "max_steps" not in values:
+        rule = "keeps them for runs of other --max_steps, and there is none"
+        return [f"{_said('keep_checkpoints', values)} {rule}. Fix: give --max_steps, or leave it out."]
     return []

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
+from safetensors import SafetensorError
 from transformers import PrinterCallback
 
 from llmtune_trainer.data.prepare import Prepared
@@ -15,6 +16,7 @@ from llmtune_trainer.errors import BadInputError, TrainerError
 from llmtune_trainer.metrics import Log
 from llmtune_trainer.model import load_model
 from llmtune_trainer.progress import Progress
+from llmtune_trainer.refusals import making_trainer
 from llmtune_trainer.settings import Settings
 from llmtune_trainer.sources import is_whole_model
 from llmtune_trainer.tasks import make_trainer
@@ -30,7 +32,8 @@ def evaluate_adapter(
     model, tokenizer, settings = _load(settings, model_folder, adapter_folder, prepared)
     # TRL wants rows to train on, too.
     rows = replace(prepared, train=prepared.eval)
-    trainer = make_trainer(settings, model, tokenizer, rows, [Progress(log, None)], workspace)
+    with making_trainer(settings):
+        trainer = make_trainer(settings, model, tokenizer, rows, [Progress(log, None)], workspace)
     trainer.remove_callback(PrinterCallback)
     metrics = evaluate(trainer, "eval")
     if not math.isfinite(metrics["eval_loss"]):
@@ -64,7 +67,7 @@ def _load(
 def _with_adapter(model: Any, settings: Settings, folder: Path) -> Any:
     try:
         return PeftModel.from_pretrained(model, str(folder))
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise BadInputError(
             f"`--adapter`={settings.adapter!r} does not fit {settings.model_name_or_path}: {reason} "

@@ -36,7 +36,7 @@ def from_arguments(arguments: Sequence[str], names: Names, mistakes: list[str]) 
         if name not in names.known:
             mistakes.append(f"`{flag}` is unknown. Fix: {_did_you_mean(name, names.settable)}.")
         elif name in given:
-            mistakes.append(f"`{flag}` is given twice ({given[name][1]!r}, {value!r}). Fix: leave one out.")
+            mistakes.append(f"`{flag}` is given twice. Fix: leave one out.")
         else:
             given[name] = (flag, value)
     return given

@@ -9,6 +9,7 @@ from typing import Any
 
 from llmtune_trainer import __version__
 from llmtune_trainer.addresses import public_name
+from llmtune_trainer.flags import load
 from llmtune_trainer.settings import Settings
 
 # Part of the fingerprint: with another definition of the loss the numbers would no longer compare.
@@ -48,6 +49,14 @@ def describe(
         "unservable": list(unservable),
         **({"classes": list(classes)} if classes else {}),
     }
+
+
+def evaluation_of(settings: Settings, fingerprint: str, rows: int) -> dict[str, Any]:
+    """Return what makes two evaluations comparable: the rows, and what their loss is computed with."""
+    if settings.task == "dpo":
+        beta = settings.hyperparameters.get("beta", load().find("beta", "dpo").default)
+        fingerprint = hashlib.sha256(f"{fingerprint} beta={beta!r}".encode()).hexdigest()[:16]
+    return {"fingerprint": fingerprint, "rows": rows}
 
 
 def fingerprint_of(rows: Iterable[tuple[Sequence[int], Sequence[int]]]) -> str:

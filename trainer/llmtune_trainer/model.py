@@ -13,6 +13,7 @@ from peft import LoraConfig
 from transformers import AutoTokenizer, BitsAndBytesConfig
 
 from llmtune_trainer.errors import BadInputError
+from llmtune_trainer.refusals import loading
 from llmtune_trainer.settings import Settings
 
 AUTO_CLASSES = {
@@ -28,7 +29,8 @@ HEADS = ["score", "classifier", "classification_head", ".*pooler"]
 
 def load_model(settings: Settings, folder: Path, labels: Sequence[str]) -> tuple[Any, Any]:
     """Return the model and its tokenizer."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    with loading(settings, folder):
+        tokenizer = AutoTokenizer.from_pretrained(folder)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     # Updates of trained weights are lost in bfloat16, so there only the arithmetic is: autocast.
@@ -36,8 +38,11 @@ def load_model(settings: Settings, folder: Path, labels: Sequence[str]) -> tuple
     given = {"dtype": dtype, "quantization_config": _quantization(settings), **_classes(labels)}
     auto_class = getattr(transformers, AUTO_CLASSES[settings.task])
     given = {name: value for name, value in given.items() if value is not None}
-    model, found = auto_class.from_pretrained(folder, output_loading_info=True, **given)
+    with loading(settings, folder):
+        model, found = auto_class.from_pretrained(folder, output_loading_info=True, **given)
     model.new_modules = _new_modules(settings, found)
+    if settings.use_peft:
+        _check_modules(settings, model)
     if settings.load_in_4bit:
         _keep_gradients(model)
     if model.config.get_text_config().pad_token_id is None:
@@ -72,6 +77,26 @@ def _new_modules(settings: Settings, found: Mapping[str, Any]) -> list[str]:
             f"({names}). Fix: give a complete model."
         )
     return sorted({name.rpartition(".")[0] for name in missing})
+
+
+def _check_modules(settings: Settings, model: Any) -> None:
+    """PEFT says nothing of a module to save that is not there, and its word on targets names no flag."""
+    known = [f".{name}" for name, _ in model.named_modules()]
+    targets = [] if isinstance(settings.lora_target_modules, str) else list(settings.lora_target_modules)
+    saved = settings.hyperparameters.get("lora_modules_to_save") or []
+    # Of the targets one is enough: a search may name those of several models.
+    found = any(name.endswith(f".{target}") for name in known for target in targets)
+    missing = {
+        "lora_target_modules": [] if found else targets,
+        "lora_modules_to_save": [module for module in saved if not any(name.endswith(module) for name in known)],
+    }
+    for flag, names in missing.items():
+        if names:
+            there = {name.rpartition(".")[2] for name in known if not name[-1].isdecimal()} - {""}
+            raise BadInputError(
+                f"`--{flag}`={','.join(names)!r} is no module of {settings.model_name_or_path}. "
+                f"Fix: give some of {', '.join(sorted(there))}."
+            )
 
 
 def _classes(labels: Sequence[str]) -> dict[str, Any]:

@@ -167,14 +167,19 @@ def _relative(key: str, prefix: str) -> str:
     return PurePosixPath(key).name if key == prefix else key[len(prefix) :].lstrip("/")
 
 
-def upload_folder(flag: str, folder: Path, address: str, last: str | None = None) -> None:
-    """Upload the file named ``last`` after all others: who sees it sees a complete result."""
+def upload_folder(flag: str, folder: Path, address: str, last: str | None = None, gone: Sequence[str] = ()) -> None:
+    """Upload the file named ``last`` after all others: who sees it sees a complete result.
+
+    :param gone: names below the address that are deleted.
+    """
     bucket, prefix = split_address(flag, address)
     files = sorted((file for file in folder.rglob("*") if file.is_file()), key=lambda file: (file.name == last, file))
     with explained(flag, address):
         client = connect()
         if last is not None:
             client.delete_object(Bucket=bucket, Key=_key(prefix, last))
+        for name in gone:
+            client.delete_object(Bucket=bucket, Key=_key(prefix, name))
         for file in files:
             client.upload_file(str(file), bucket, _key(prefix, file.relative_to(folder).as_posix()))
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -39,7 +40,8 @@ def evaluated(logs: Mapping[str, Any], prefix: str) -> dict[str, float]:
 class Progress(TrainerCallback):  # type: ignore[misc]
     """Prints what the trainer logs, and stops a run whose loss is lost.
 
-    :param ratio: a train loss above so many times the first one is lost, too.
+    :param ratio: two train losses in a row above so many times the mean of the first three are lost, too. One alone may
+        be a batch of harder rows.
     """
 
     def __init__(self, log: Log, ratio: float | None) -> None:
@@ -50,19 +52,21 @@ class Progress(TrainerCallback):  # type: ignore[misc]
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:  # noqa: ARG002
         logs = logs or {}
         if "loss" in logs:
-            self._on_training(logs, next(entry["loss"] for entry in state.log_history if "loss" in entry))
+            self._on_training(logs, [entry["loss"] for entry in state.log_history if "loss" in entry])
         for prefix in ("eval", "base_eval"):
             self._on_evaluation(evaluated(logs, prefix), prefix)
         if self.divergence:
             control.should_training_stop = True
             control.should_save = control.should_evaluate = False
 
-    def _on_training(self, logs: Mapping[str, Any], first: float) -> None:
+    def _on_training(self, logs: Mapping[str, Any], losses: Sequence[float]) -> None:
         for name, metric in (("epoch", "epoch"), ("learning_rate", "learning_rate"), ("loss", "train_loss")):
             self.log.metric(metric, logs[name])
         if not math.isfinite(logs["loss"]):
             self.divergence = "The loss is no longer a finite number"
-        elif self.ratio is not None and logs["loss"] > self.ratio * first:
+            return
+        first = fmean(losses[:3])
+        if self.ratio is not None and len(losses) > 3 and min(losses[-2:]) > self.ratio * first:
             allowed = f"--divergence_ratio {self.ratio:g} times the first, {first:.4g}"
             self.divergence = f"The loss rose to {logs['loss']:.4g}, above {allowed},"
 

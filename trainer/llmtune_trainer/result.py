@@ -1,4 +1,4 @@
-"""What a run leaves: a short summary for whoever reads the pod, and the adapter with the full result beside it."""
+"""What a run leaves: a summary for whoever reads the pod, and what was trained, with the full result beside it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from llmtune_trainer.addresses import local_path
-from llmtune_trainer.errors import BadInputError
-from llmtune_trainer.object_store import check_writable, upload_folder
+from llmtune_trainer.errors import BadInputError, TrainerError
+from llmtune_trainer.object_store import check_writable, read_object, upload_folder
 
 SCHEMA_VERSION = 1
 RESULT_FILE = "result.json"
@@ -110,7 +110,11 @@ def store(
     workspace: Path,
     mark: str = RESULT_FILE,
 ) -> None:
-    """Store what ``save`` writes. A folder with the file ``mark`` is complete: it comes last."""
+    """Store what ``save`` writes, instead of what was stored there before.
+
+    A folder with the file ``mark`` is complete: it comes last. It lists the files that came with it, so that the next
+    result removes those that it does not replace, and no others.
+    """
     folder = local_path(address)
     if folder is not None:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -120,20 +124,62 @@ def store(
     try:
         unfinished.chmod(0o755)
         save(unfinished)
-        (unfinished / mark).write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        files = sorted(file.relative_to(unfinished).as_posix() for file in unfinished.rglob("*") if file.is_file())
+        listed = {**content, "files": files}
+        (unfinished / mark).write_text(json.dumps(listed, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         if folder is None:
-            upload_folder(flag, unfinished, address, mark)
+            gone = _gone(_read_object(flag, f"{address.rstrip('/')}/{mark}"), files)
+            upload_folder(flag, unfinished, address, mark, gone)
         elif folder.exists():
-            _move_into(folder, unfinished, mark)
+            _move_into(folder, unfinished, mark, _gone(_read_file(folder / mark), files))
         else:
             unfinished.replace(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _move_into(folder: Path, unfinished: Path, mark: str) -> None:
+def _move_into(folder: Path, unfinished: Path, mark: str, gone: Sequence[str]) -> None:
     (folder / mark).unlink(missing_ok=True)
+    for name in gone:
+        _remove(folder, folder / name)
     for entry in sorted(unfinished.iterdir(), key=lambda entry: entry.name == mark):
         if entry.is_dir():
             shutil.rmtree(folder / entry.name, ignore_errors=True)
         entry.replace(folder / entry.name)
+
+
+def _remove(folder: Path, file: Path) -> None:
+    """Remove a file, and the folders that it leaves empty."""
+    if not file.parent.resolve().is_relative_to(folder.resolve()):  # a link leads out
+        return
+    if file.is_file() or file.is_symlink():
+        file.unlink()
+    for parent in file.parents:
+        if parent == folder or parent.is_symlink() or not parent.is_dir() or any(parent.iterdir()):
+            break
+        parent.rmdir()
+
+
+def _gone(old_mark: str, files: Sequence[str]) -> list[str]:
+    """Return the files that only the result of before has."""
+    try:
+        listed = json.loads(old_mark)["files"]
+        names = [PurePosixPath(name) for name in listed if name not in files]
+    except (ValueError, TypeError, KeyError):  # half written, or of a version that made no list
+        return []
+    return [name.as_posix() for name in names if name.name and not name.is_absolute() and ".." not in name.parts]
+
+
+def _read_file(mark: Path) -> str:
+    try:
+        return mark.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""
+
+
+def _read_object(flag: str, address: str) -> str:
+    try:
+        found = read_object(flag, address)
+    except (TrainerError, ValueError):  # who may write need not be allowed to read
+        return ""
+    return found.text if found else ""

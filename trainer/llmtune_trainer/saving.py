@@ -54,13 +54,13 @@ def merge(settings: Settings, model_folder: Path, labels: Sequence[str], folder:
 
 
 def unservable(trainer: Any, settings: Settings) -> list[str]:
-    """Return why vLLM will not serve the adapter."""
+    """Return why vLLM will not serve the adapter, or the model."""
+    classifies = {f"task {settings.task}: only causal language models are served": settings.task == "classification"}
     if not settings.use_peft:
-        return []
+        return [reason for reason, applies in classifies.items() if applies]
     config = trainer.model.peft_config["default"]
     ranks = (config.r, *config.rank_pattern.values())
-    checks = {
-        f"task {settings.task}: only adapters of causal language models are served": settings.task == "classification",
+    checks = classifies | {
         f"bias {config.bias!r}: must be 'none'": config.bias != "none",
         f"modules_to_save {config.modules_to_save}: must be none": bool(config.modules_to_save),
         "use_dora: not supported": config.use_dora,

@@ -174,11 +174,14 @@ class Settings:
     eval_steps: int | None = _of_run(an_integer(1, "50"), "evaluate every so many steps, not only at the end", None)
     evaluate_base_model: bool = _of_run(YES_NO, "report base_eval_loss, the loss before training", False)
     on_divergence: str = _of_run(
-        a_choice("fail", "report"), "when the loss diverges: fail, or report eval_loss 1e9 and exit 0", "fail"
+        a_choice("fail", "report"),
+        "when the loss diverges: fail, or report the worst of each metric (eval_loss 1e9) and exit 0",
+        "fail",
     )
     divergence_ratio: float | None = _of_run(
         ABOVE_ONE,
-        "a train loss above so many times the first one counts as divergence; none: only one that is not finite",
+        "two train losses in a row above so many times the first ones count as divergence; none: only one that is not "
+        "finite",
         3.0,
     )
     sample_prompt: str | None = _of_run(
@@ -188,7 +191,9 @@ class Settings:
         an_integer(1, "64"), "longest completion of sample_prompt in tokens", 64, tasks=LANGUAGE_TASKS
     )
     output_dir: str | None = _of_run(
-        a_text("s3://bucket/adapter"), "where the adapter goes: a folder or s3://bucket/prefix; none: not saved", None
+        a_text("s3://bucket/adapter"),
+        "where what was trained goes: a folder or s3://bucket/prefix; none: not saved",
+        None,
     )
     save_steps: int | None = _of_run(
         an_integer(1, "200"), "save a checkpoint every so many steps; the same command goes on from the newest", None
@@ -205,7 +210,8 @@ class Settings:
     )
     adapter: str | None = _of_evaluation(
         a_text("s3://bucket/adapter"),
-        "evaluate only: the adapter, in the forms of model_name_or_path; none: the model without one",
+        "evaluate only: the adapter, or a whole model that was trained, in the forms of model_name_or_path; none: the "
+        "model without one",
         None,
     )
     cache_dir: str | None = _of_run(
@@ -284,7 +290,7 @@ def _judged(name: str, source: str, text: str, task: str, mode: Mode) -> Any:
     """Return the value; raises ValueError with the whole mistake."""
     schema = load()
     if name in schema.refused:
-        raise ValueError(f"`{source}`={text!r} cannot be set: {schema.refused[name]}")
+        raise ValueError(f"`{source}` cannot be set: {schema.refused[name]}")  # and may hold a token
     flag = schema.find(name, task)
     if mode == "train" and name == "adapter":
         raise ValueError(f"`{source}` is of `evaluate` only. Fix: write evaluate first, or leave it out.")

@@ -20,6 +20,7 @@ from llmtune_trainer.generate import complete
 from llmtune_trainer.metrics import Log
 from llmtune_trainer.model import load_model
 from llmtune_trainer.progress import Pace, Progress, evaluated
+from llmtune_trainer.refusals import as_bad_input, making_trainer
 from llmtune_trainer.settings import Settings
 from llmtune_trainer.tasks import make_trainer, worst
 
@@ -98,8 +99,10 @@ def train(
     set_seed(settings.seed)
     model, tokenizer = load_model(settings, model_folder, prepared.labels)
     progress, pace = Progress(log, settings.divergence_ratio), Pace()
-    trainer = make_trainer(settings, model, tokenizer, prepared, [progress, pace], workspace)
+    with making_trainer(settings):
+        trainer = make_trainer(settings, model, tokenizer, prepared, [progress, pace], workspace)
     trainer.remove_callback(PrinterCallback)
+    _explain_refusals(trainer)
     log.say(_what_is_trained(trainer, settings))
     outcome = Outcome(prompt=settings.sample_prompt, before=_sample(settings, trainer, tokenizer))
     if settings.evaluate_base_model:
@@ -122,6 +125,17 @@ def train(
         log.metric(name, value)
     outcome.after = _sample(settings, trainer, tokenizer)
     return outcome, trainer
+
+
+def _explain_refusals(trainer: Any) -> None:
+    """Optimizer and scheduler are made when training begins, which itself is no judge of settings."""
+    for method, names in (
+        ("create_optimizer", ("optim", "optim_args")),
+        ("create_scheduler", ("lr_scheduler_type", "lr_scheduler_kwargs")),
+    ):
+        given = {name: getattr(trainer.args, name) for name in names}
+        what = " with ".join(f"`--{name}`={getattr(value, 'value', value)!r}" for name, value in given.items() if value)
+        setattr(trainer, method, as_bad_input(what, "correct it, or leave it out")(getattr(trainer, method)))
 
 
 def evaluate(trainer: Any, prefix: str) -> dict[str, float]:

@@ -16,6 +16,7 @@ from airflow_llmtune.controlplane.kubelet.environment import (
     container_environment,
     expand,
     to_loopback,
+    told_of_pod,
 )
 from airflow_llmtune.controlplane.kubelet.images import Images
 from airflow_llmtune.controlplane.kubelet.in_process import InProcessImage
@@ -85,7 +86,8 @@ def set_up(context: PodContext, spec: dict[str, Any], restart: int) -> Setup:
     mounts = [*container_mounts(spec, context.volumes), _termination_mount(context, spec)]
     asked = container_environment(spec, context.pod, context.lookup)
     hosts = context.hosts()
-    env = {name: to_loopback(rewrite(value, mounts), hosts) for name, value in asked.items()}
+    env = {name: rewrite(value, mounts) for name, value in asked.items()}
+    env |= {name: to_loopback(value, hosts) for name, value in env.items() if name not in told_of_pod(spec)}
     words = [*(spec.get("command") or ()), *(spec.get("args") or ())]
     log = context.folder.log(spec["name"], restart)
     log.parent.mkdir(parents=True, exist_ok=True)

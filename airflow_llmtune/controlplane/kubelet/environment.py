@@ -44,6 +44,12 @@ def container_environment(container: dict[str, Any], pod: dict[str, Any], lookup
     return values
 
 
+def told_of_pod(container: dict[str, Any]) -> set[str]:
+    """The variables that tell a pod of itself, which are no addresses: a Trial's name may be a Service's too."""
+    sources = {variable["name"]: variable.get("valueFrom") or {} for variable in container.get("env") or ()}
+    return {name for name, source in sources.items() if "fieldRef" in source}
+
+
 def _from_source(source: dict[str, Any], lookup: Lookup) -> dict[str, str]:
     prefix = source.get("prefix", "")
     for field, kind in (("secretRef", "Secret"), ("configMapRef", "ConfigMap")):

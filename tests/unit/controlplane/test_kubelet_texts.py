@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_llmtune.controlplane.kubelet.environment import expand, to_loopback
+from airflow_llmtune.controlplane.kubelet.environment import expand, to_loopback, told_of_pod
 from airflow_llmtune.controlplane.kubelet.images import without_tag
 from airflow_llmtune.controlplane.kubelet.volumes import Mount, rewrite
 
@@ -64,3 +64,11 @@ def test_addresses_of_services_become_loopback(text: str, expected: str) -> None
 )
 def test_an_images_tag_is_not_part_of_its_name(image: str, name: str) -> None:
     assert without_tag(image) == name
+
+
+def test_what_a_pod_is_told_of_itself_is_no_address() -> None:
+    own = {"valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}
+    secret = {"valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}
+    env = [{"name": "A", **own}, {"name": "B", "value": "job"}, {"name": "C", **own}, {"name": "C", "value": "job"}]
+    assert told_of_pod({"env": [*env, {"name": "D", **secret}]}) == {"A"}
+    assert told_of_pod({}) == set()

@@ -59,6 +59,15 @@ def test_the_rank_follows_from_the_adapter(rank: Any, ready: int) -> None:
     assert told({"lora_r": rank}) == (ready, [])
 
 
+@pytest.mark.parametrize(("given", "ready"), [({"lora_r": 8}, 64), ({}, 64), ({"lora_r": 128}, 128)])
+def test_the_largest_rank_of_a_pattern_counts(given: Any, ready: int) -> None:
+    assert told({**given, "lora_rank_pattern": {"q_proj": 4, "v_proj": 50}}) == (ready, [])
+
+
+def test_a_layer_without_a_rank_of_its_own_has_the_trainers() -> None:
+    assert told({"lora_rank_pattern": {"q_proj": 4}}) == (16, [])
+
+
 def test_a_rank_that_was_given_has_to_be_enough() -> None:
     assert told({"lora_r": 8}, 32) == (32, [])
     rank, ((argument, rule),) = told({"lora_r": 64}, 32)

@@ -11,6 +11,7 @@ from airflow_llmtune.resources import trial_template
 from airflow_llmtune.resources.environment import check_environments
 from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.trainer_spec import RESERVED_FLAGS, TrainerSpec, read_flags
+from llmtune_trainer.flags import load
 from llmtune_trainer.settings import Settings
 
 JSON = dict[str, Any]
@@ -100,7 +101,8 @@ def test_no_mistake_repeats_a_secret(changes: JSON) -> None:
 
 
 def test_none_of_the_trainers_settings_is_taken_for_a_secret() -> None:
-    names = [option.name for option in fields(Settings) if option.name not in RESERVED_FLAGS]
+    flags = [option.name for option in fields(Settings)] + [flag.name for flag in load().flags]
+    names = [name for name in dict.fromkeys(flags) if name not in RESERVED_FLAGS]
     problems = Problems()
     assert list(read_flags("trainer_args", dict.fromkeys(names, 1), problems)) == names
     assert problems.errors == []

@@ -30,7 +30,8 @@ def make_experiment(given: JSON) -> JSON:
     trainer = trial_template.TrainerSpec.from_args(problems=problems, **given["trainer"])
     template = trial_template.trial_template(trainer, space, problems)
     problems.raise_if_any("The golden input")
-    return cast("JSON", fill_in(spec.to_manifest(*WHERE, template), WHERE[0]))
+    made = spec.to_manifest(*WHERE, template, pushed=trainer.pushes_metrics)
+    return cast("JSON", fill_in(made, WHERE[0]))
 
 
 def make_training_job(given: JSON) -> JSON:

@@ -98,3 +98,9 @@ def observed(phase: str, latest: str | None) -> JSON:
 def test_a_trial_of_no_use_names_the_metric_that_it_lacks(phase: str, latest: str | None, told: str | None) -> None:
     missing = read_missing_metric(observed(phase, latest))
     assert missing is None if told is None else (missing is not None and missing.startswith(told))
+
+
+def test_of_a_trial_that_pushes_its_metrics_nobody_reads_the_output() -> None:
+    obj = observed("MetricsUnavailable", "unavailable")
+    obj["spec"]["metricsCollector"] = {"collector": {"kind": "Push"}}
+    assert "no finite value of loss was reported to Katib's DB manager" in str(read_missing_metric(obj))

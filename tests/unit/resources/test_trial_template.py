@@ -85,6 +85,17 @@ def env_of(job: JSON) -> JSON:
         ({"trainer_args": {"model_revision": "x"}}, "trainer_args.model_revision", "has an argument of its own"),
         ({"trainer_args": {"adapter": "/x"}}, "trainer_args.adapter", "has an argument of its own"),
         ({"trainer_args": {"save_steps": 5}}, "trainer_args.save_steps", "has an argument of its own"),
+        ({"trainer_args": {"checkpoint_dir": "/x"}}, "trainer_args.checkpoint_dir", "has an argument of its own"),
+        ({"trainer_args": {"keep_checkpoints": True}}, "trainer_args.keep_checkpoints", "has an argument of its own"),
+        ({"trainer_args": {"lora_rank_pattern": {1: 8}}}, "trainer_args.lora_rank_pattern.1", "has a name that"),
+        ({"trainer_args": {"lora_rank_pattern": {"q": "x"}}}, "trainer_args.lora_rank_pattern", "JSON object of whole"),
+        ({"trainer_args": {"lr_scheduler_kwargs": {"a": float("nan")}}}, "trainer_args.lr_scheduler_kwargs.a",
+         "is not a finite number"),
+        ({"trainer_args": {"lr_scheduler_kwargs": {"a": "http://a:b@c"}}}, "trainer_args.lr_scheduler_kwargs",
+         "looks like a secret"),
+        ({"trainer_args": {"learning_rate": {"a": 1}}}, "trainer_args.learning_rate", "is not a text, finite number"),
+        ({"image": OTHER, "trainer_args": {"lora_rank_pattern": {"q": 1}}}, "trainer_args.lora_rank_pattern",
+         "is not a text, finite number"),
         ({"checkpoint_steps": 0}, "checkpoint_steps", "is less than 1"),
         ({"checkpoint_steps": "often"}, "checkpoint_steps", "is not a whole number"),
         ({"evaluates": True, "adapter": "adapters/of/mine"}, "adapter", "is no address"),
@@ -292,6 +303,15 @@ def test_checkpoints_are_asked_for_by_their_steps(steps: Any, flags: list[str]) 
     assert [arg for arg in args if arg.startswith("--save_steps")] == flags
 
 
+def test_a_trial_that_pushes_its_metrics_knows_where_and_has_no_collector() -> None:
+    trial = template(trainer_args={"metrics_push": "Yes"})["trialSpec"]
+    assert env_of(trial)["KATIB_DB_MANAGER"] == "katib-db-manager.kubeflow:6789"
+    assert "kubectl.kubernetes.io/default-container" not in pod_of(trial)["metadata"]["annotations"]
+    elsewhere = template(trainer_args={"metrics_push": True}, env={"KATIB_DB_MANAGER": "db:1"})["trialSpec"]
+    assert env_of(elsewhere)["KATIB_DB_MANAGER"] == "db:1"
+    assert "KATIB_DB_MANAGER" not in env_of(template(trainer_args={"metrics_push": False})["trialSpec"])
+
+
 def test_a_trial_without_an_output_declares_no_trial_name() -> None:
     assert [entry["name"] for entry in template()["trialParameters"]] == list(SPACE)
 
@@ -307,6 +327,25 @@ def test_values_become_the_texts_that_the_trainer_casts() -> None:
         "--packing=false",
     ]  # fmt: skip
     assert env_of(job)["LLMTUNE_G"] is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("lora_rank_pattern", {"q_proj": 8}, '{"q_proj": 8}'),
+        ("lr_scheduler_kwargs", {"a": {"b": [True, None]}}, '{"a": {"b": [true, null]}}'),
+        ("lora_layer_replication", [[0, 4], (2, 5)], "[[0, 4], [2, 5]]"),
+        ("lr_scheduler_kwargs", '{"num_cycles": 2}', '{"num_cycles": 2}'),
+        ("lora_layer_replication", None, None),
+    ],
+)
+def test_what_the_trainer_reads_as_json_may_be_given_as_it_is(name: str, value: Any, text: str | None) -> None:
+    for job in (training({}, trainer_args={name: value}), template(trainer_args={name: value})["trialSpec"]):
+        assert env_of(job).get(f"LLMTUNE_{name.upper()}") == text
+
+
+def test_hyperparameters_of_ours_may_be_json_too() -> None:
+    assert env_of(training({"lora_alpha_pattern": {"q": 1}}))["LLMTUNE_LORA_ALPHA_PATTERN"] == '{"q": 1}'
 
 
 @pytest.mark.parametrize("text", ["two words", "a'b", 'a"b', "a;b", "$HOME", "a|b", "*", "", "ü", "<|end|>", "~", "#"])

@@ -3,8 +3,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +21,7 @@ from typing import Any
 import pytest
 
 from llmtune_trainer.cache import Cache, CacheFullError, open_cache
-from llmtune_trainer.cache_entry import DamagedError, Entry
+from llmtune_trainer.cache_entry import DamagedError, Entry, size_of
 from llmtune_trainer.errors import BadInputError
 from llmtune_trainer.eviction import FORGOTTEN_SECONDS
 
@@ -557,3 +559,24 @@ def test_the_manifest_tells_people_what_the_entry_is(opened: Callable[..., Cache
     assert manifest["key"] == KEY
     assert manifest["bytes"] == SIZE
     assert manifest["files"]["rows"]["size"] == SIZE
+
+
+def test_what_goes_while_it_is_counted_is_no_error(tmp_path: Path) -> None:
+    """Another run renames its folder, or removes one, whenever it likes."""
+    stop = threading.Event()
+
+    def move() -> None:
+        for number in itertools.cycle(range(2)):
+            (tmp_path / str(number) / "files" / "deep").mkdir(parents=True, exist_ok=True)
+            (tmp_path / str(number) / "files" / "deep" / "file").write_bytes(b"1234")
+            shutil.rmtree(tmp_path / str(1 - number), ignore_errors=True)
+            if stop.is_set():
+                return
+
+    mover = threading.Thread(target=move)
+    mover.start()
+    try:
+        assert {size_of(tmp_path) for _ in range(2000)} <= {0, 4, 8}
+    finally:
+        stop.set()
+        mover.join()

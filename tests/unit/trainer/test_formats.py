@@ -120,6 +120,14 @@ def test_rows_of_sft_come_in_one_of_four_shapes(name: str, row: Row, read: Row) 
     assert named(name).read(row) == read
 
 
+@pytest.mark.parametrize("text", ["[2, 3, 5]", '[{"id": 1}]', "[]", "[not JSON"])
+def test_a_text_may_look_like_a_list(text: str) -> None:
+    pair = {"prompt": text, "completion": text}
+    assert format_of([pair], "sft", "data").read(pair) == pair
+    preference = {"prompt": "Primes?", "chosen": text, "rejected": "none"}
+    assert format_of([preference], "dpo", "data").read(preference) == preference
+
+
 def test_a_call_of_a_tool_needs_no_text() -> None:
     call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": {}}}]}
     found = named("messages").read({"messages": [QUESTION, call]})["messages"][1]

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from llmtune_trainer.manifest import describe, fingerprint_of
+from llmtune_trainer.manifest import describe, evaluation_of, fingerprint_of
 from llmtune_trainer.settings import parse_settings
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -30,6 +30,16 @@ def test_rows_compare_in_any_order_and_each_counts() -> None:
 )
 def test_other_tokens_or_labels_have_another_fingerprint(others: list[tuple[list[int], list[int]]]) -> None:
     assert fingerprint_of(others) != fingerprint_of(ROWS)
+
+
+def test_losses_of_two_betas_do_not_compare() -> None:
+    def evaluated(*given: str) -> object:
+        return evaluation_of(parse_settings([*REQUIRED, *given], {}), "0123456789abcdef", 12)
+
+    dpo = ("--task", "dpo")
+    assert evaluated() == {"fingerprint": "0123456789abcdef", "rows": 12}
+    assert evaluated(*dpo) == evaluated(*dpo, "--beta", "0.1") == evaluated(*dpo, "--beta", "1e-1")
+    assert evaluated(*dpo) != evaluated(*dpo, "--beta", "0.2")
 
 
 def test_a_manifest_holds_what_was_chosen_with_its_type_and_no_place() -> None:

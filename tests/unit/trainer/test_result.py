@@ -80,6 +80,49 @@ def test_a_folder_within_replaces_that_of_the_run_before(tmp_path: Path) -> None
     assert [entry.name for entry in (tmp_path / "out" / "merged").iterdir()] == ["new"]
 
 
+def _store(folder: Path, *names: str) -> None:
+    def save(unfinished: Path) -> None:
+        for name in names:
+            (unfinished / name).parent.mkdir(parents=True, exist_ok=True)
+            (unfinished / name).touch()
+
+    store("--output_dir", str(folder), save, {}, folder.parent)
+
+
+def _names(folder: Path) -> set[str]:
+    return {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
+
+
+def test_a_second_result_removes_the_files_of_the_first_and_no_others(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    _store(output, "adapter_config.json", "merged/deep/model", "tokenizer.json")
+    (output / ".checkpoints").mkdir()
+    for own in ("notes.txt", ".checkpoints/state", "merged/notes.txt"):
+        (output / own).touch()
+    _store(output, "model.safetensors", "tokenizer.json")
+    kept = {"notes.txt", ".checkpoints/state", "merged/notes.txt"}
+    assert _names(output) == kept | {"model.safetensors", "tokenizer.json", "result.json"}
+    assert not (output / "merged" / "deep").exists()
+    assert json.loads((output / "result.json").read_text(encoding="utf-8"))["files"] == [
+        "model.safetensors",
+        "tokenizer.json",
+    ]
+
+
+@pytest.mark.parametrize(
+    "listed", ["", "[]", "{}", '{"files": 1}', '{"files": [1]}', '{"files": ["%s", "../a", "b/a"]}']
+)
+def test_no_list_of_files_leads_out_of_the_folder(tmp_path: Path, listed: str) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    (tmp_path / "a").touch()
+    (output / "b").symlink_to(tmp_path)
+    (output / "result.json").write_text(listed.replace("%s", str(tmp_path / "a")), encoding="utf-8")
+    _store(output, "c")
+    assert _names(output) == {"c", "result.json"}
+    assert (tmp_path / "a").is_file()
+
+
 def test_a_destination_that_cannot_be_written_is_named_before_training(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for destination in (str(tmp_path / "file"), str(tmp_path / "file" / "below"), "hf://org/model"):

@@ -54,12 +54,24 @@ def test_equal_rows_have_equal_identities(rows: Rows) -> None:
     assert one == same != other
 
 
+def test_half_a_character_is_one_malformed_row(tmp_path: Path) -> None:
+    texts = [{"text": "whole"}, {"text": "cut \ud83d"}, {"other": "\ud83d"}]
+    raw = [Raw(f"line {number}", row) for number, row in enumerate(texts, 1)]
+    found = collect(raw, TEXT, tmp_path / "rows")
+    assert list(found.good(range(3))) == [0]
+    assert found.malformed(range(3)) == Malformed(
+        2, 'line 2 has half of a character (a lone surrogate): {"text": "cut ?"}'
+    )
+
+
 # --- several processes --------------------------------------------------------------------------------------
 
 
 def encoder(row: Row) -> Encoded:
     if row["number"] == 777_777:
         raise BadInputError("not this one")
+    if row["number"] % 250 == 0:
+        time.sleep(0.05)  # so that another process takes the next rows
     return Encoded([{"input_ids": [row["number"], os.getpid()]}])
 
 

@@ -142,7 +142,7 @@ def test_a_misspelt_word_is_told_the_nearest(name: str, text: str, meant: str) -
         (["--xyzzy", "8"], ["--help lists all settings"]),
         (["--lora_r"], ["`--lora_r` has no value", "--lora_r VALUE"]),
         (["--lora_r", "--seed", "1"], ["`--lora_r` has no value"]),
-        (["--seed", "1", "--seed=2"], ["given twice ('1', '2')"]),
+        (["--seed", "1", "--seed=2"], ["`--seed` is given twice"]),
         (["stray"], ["'stray' is no flag"]),
         (["--adapter", "/a"], ["is of `evaluate` only"]),
         (["--push_to_hub", "true"], ["cannot be set", "one place", "use --output_dir"]),
@@ -172,6 +172,10 @@ CLASSIFICATION = ["--task", "classification"]
         (
             ["--keep_checkpoints", "true", "--save_steps", "5", "--output_dir", "/o"],
             ["has no place", "--checkpoint_dir"],
+        ),
+        (
+            ["--keep_checkpoints", "true", "--save_steps", "5", "--checkpoint_dir", "/c"],
+            ["for runs of other --max_steps", "give --max_steps"],
         ),
         (["--warmup_ratio", "0.1", "--warmup_steps", "10"], ["the same in two ways", "give one of the two"]),
         (["--use_peft", "false", "--lora_r", "8"], ["`--lora_r`=8 is about an adapter"]),
@@ -437,3 +441,10 @@ def test_a_value_written_as_a_flag_takes_it_is_read_as_the_same(flag: Flag, data
 
 def test_every_task_is_one_of_a_flag() -> None:
     assert {task for flag in load().flags for task in flag.tasks} == set(TASKS)
+
+
+def test_what_may_not_be_set_may_be_a_secret_and_is_not_repeated() -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse_settings(["--hub_token", "hf_planted", "--hub_token", "hf_again"], {"LLMTUNE_HUB_TOKEN": "hf_third"})
+    assert "`--hub_token` is given twice" in str(caught.value)
+    assert "hf_" not in str(caught.value)

@@ -58,14 +58,18 @@ def _read_text(row: Row) -> Row:
 
 
 def _read_pair(row: Row) -> Row:
-    prompt, completion = _listed(row.get("prompt")), _listed(row.get("completion"))
-    if not _are_messages(prompt) or not _are_messages(completion):
+    prompt, completion = _as_messages(row.get("prompt")), _as_messages(row.get("completion"))
+    if prompt is None or completion is None:
         return {"prompt": _text(row, "prompt"), "completion": _text(row, "completion")}
     return _conversation([*prompt, *completion], row, first=len(prompt))
 
 
-def _are_messages(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(message, dict) for message in value)
+def _as_messages(value: Any) -> list[Row] | None:
+    """A text may begin as a list does, and be a text; a list that is no text is messages, right or wrong."""
+    found = _listed(value)
+    if not isinstance(found, list) or not all(isinstance(message, dict) for message in found):
+        return None
+    return found if isinstance(value, list) or (found and all("role" in message for message in found)) else None
 
 
 def _read_alpaca(row: Row) -> Row:
@@ -195,9 +199,9 @@ def _read_preference(row: Row) -> Row:
 
 
 def _text_or_messages(row: Row, column: str) -> str | list[Row]:
-    value = _listed(row.get(column))
-    if isinstance(value, list) and value:
-        return [_message(message) for message in value]
+    messages = _as_messages(row.get(column))
+    if messages:
+        return [_message(message) for message in messages]
     return _text(row, column)
 
 
@@ -231,6 +235,7 @@ def _shortened(value: Any) -> str:
 
 def shortened(value: Any, length: int = 160) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    text = text.encode(errors="replace").decode()
     return text if len(text) <= length else text[:length] + "…"
 
 

@@ -21,6 +21,7 @@ from llmtune_trainer.data.rows import Chosen, Malformed, Rows, collect
 from llmtune_trainer.data.splits import Part, choose_parts, disjoint, hold_out, within_limits
 from llmtune_trainer.data.writing import Written, fingerprint_in, write_examples, write_nothing
 from llmtune_trainer.errors import BadInputError
+from llmtune_trainer.refusals import loading
 from llmtune_trainer.settings import Settings
 
 ENCODERS = {
@@ -139,14 +140,18 @@ class Preparation:
         # Five seconds, as it imports torch.
         from transformers import AutoTokenizer
 
-        return AutoTokenizer.from_pretrained(self.model)
+        with loading(self.settings, self.model):
+            return AutoTokenizer.from_pretrained(self.model)
 
     def _encoder(self, tokenizer: Any, labels: Sequence[str]) -> Encoder:
         module, name = ENCODERS[self.settings.task]
         make = getattr(importlib.import_module(f"llmtune_trainer.data.{module}"), name)
-        length = min(self.settings.max_length, _positions(self.model))
-        encoder: Encoder = make(tokenizer, replace(self.settings, max_length=length), tuple(labels))
+        encoder: Encoder = make(tokenizer, replace(self.settings, max_length=self._length), tuple(labels))
         return encoder
+
+    @property
+    def _length(self) -> int:
+        return min(self.settings.max_length, _positions(self.model))
 
     def _encode(self, train: Chosen, held_out: Chosen, encoder: Encoder, folder: Path) -> dict[str, Written]:
         written = {"eval": self._encode_part(held_out, encoder, folder / "eval.arrow", "evaluation")}
@@ -160,9 +165,10 @@ class Preparation:
         found = Malformed(written.malformed, written.first_malformed)
         self._refuse(found, len(chosen.numbers), chosen.split)
         if not written.rows:
+            limit = limit_told(self._length, self.settings)
             raise BadInputError(
-                f"No token of the {name} rows is left to learn: every prompt fills "
-                f"--max_length {self.settings.max_length}. Fix: raise --max_length."
+                f"No token of the {name} rows is left to learn: every prompt fills {limit}. Fix: raise --max_length, "
+                "or take a model of longer texts."
             )
         return written
 
@@ -179,10 +185,15 @@ class Preparation:
             "truncated": {
                 "rows": sum(one.cut_rows for one in everything),
                 "tokens": sum(one.cut_tokens for one in everything),
+                "length": self._length,
             },
             "dropped": {"rows": sum(one.dropped for one in everything)},
             "tokens": {name: one.tokens for name, one in written.items()},
         }
+
+
+def limit_told(length: int, settings: Settings) -> str:
+    return f"--max_length {length}" if length == settings.max_length else f"the {length} tokens that the model takes"
 
 
 def _last_needed(split: str, parts: Sequence[Part]) -> int | None:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from llmtune_trainer.cache import Cache
-from llmtune_trainer.data.making import Preparation
+from llmtune_trainer.data.making import Preparation, limit_told
 from llmtune_trainer.settings import Settings
 from llmtune_trainer.sources import Fetched
 
 # Goes up when the same data and settings would give other examples.
-VERSION = 1
+VERSION = 2
 # What the tokens depend on, of the files of a model.
 TOKENIZER_FILES = (
     "config.json",
@@ -77,8 +77,8 @@ def _remarks(report: Mapping[str, Any], settings: Settings) -> Iterator[str]:
     if malformed["rows"]:
         yield f"malformed rows left out: {malformed['rows']}; the first: {malformed['first']}"
     if truncated["rows"]:
-        length = settings.max_length
-        yield f"rows cut off at --max_length {length}: {truncated['rows']}, by {truncated['tokens']} tokens in all"
+        limit = limit_told(truncated["length"], settings)
+        yield f"rows cut off at {limit}: {truncated['rows']}, by {truncated['tokens']} tokens in all"
     if settings.task != "classification" and not report["learns_to_end"]:
         yield "the tokenizer has no end-of-text token (eos_token): the model is not taught where an answer ends"
     if dropped:

@@ -89,9 +89,9 @@ def _checked(found: Raw, row_format: Format) -> dict[str, Any]:
         problem = "is no object with named fields"
     if problem is None:
         try:
-            content = json.dumps(row_format.read(found.row), ensure_ascii=False, default=str).encode(
-                "utf-8", "surrogatepass"
-            )
+            content = json.dumps(row_format.read(found.row), ensure_ascii=False, default=str).encode()
+        except UnicodeEncodeError:
+            problem = "has half of a character (a lone surrogate)"
         except MalformedError as error:
             problem = str(error)
         else:

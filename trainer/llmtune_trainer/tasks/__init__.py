@@ -22,7 +22,7 @@ def make_trainer(
 
 def worst(task: str) -> dict[str, float]:
     """Return what a run of the task reports that has diverged."""
-    return dict(_module(task).WORST)
+    return {**_module(task).WORST, "train_loss": 1e9}
 
 
 def _module(task: str) -> Any:

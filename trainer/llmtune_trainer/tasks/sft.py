@@ -48,15 +48,20 @@ class TokenTrainer(ExactEvaluation, OncePerEpoch, SFTTrainer):  # type: ignore[m
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        if return_outputs or not self._computes_logits(inputs):
+        if return_outputs or not self._computes_loss(inputs):
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-        logits, targets, _ = _logits(model, inputs)
+        if self._computes_logits(inputs):
+            logits, targets, _ = _logits(model, inputs)
+            total, learned = cross_entropy(logits, targets, reduction="sum"), len(targets)
+        else:
+            outputs = model(**inputs, use_cache=False, fused_lm_head=True)
+            total, learned = -outputs.log_probs[outputs.label_mask].sum(), int(outputs.label_mask.sum())
         # A batch without a learned token has a loss of zero.
-        tokens = max(1, len(targets)) if num_items_in_batch is None else num_items_in_batch
+        tokens = max(1, learned) if num_items_in_batch is None else num_items_in_batch
         # The gradients are averaged over the processes, and the tokens were counted over all.
         counted = num_items_in_batch is not None and self.args.average_tokens_across_devices
         share = self.accelerator.num_processes if counted else 1
-        return cross_entropy(logits, targets, reduction="sum") / tokens * share
+        return total / tokens * share
 
     def row_numbers(self, inputs: dict[str, Any]) -> torch.Tensor:
         """Return of each row its log-likelihood, its learned tokens, and how many of them were the first choice."""
@@ -76,13 +81,17 @@ class TokenTrainer(ExactEvaluation, OncePerEpoch, SFTTrainer):  # type: ignore[m
         perplexity = math.exp(loss) if loss < 700 else math.inf
         return {"loss": loss, "perplexity": perplexity, "token_accuracy": first / tokens}
 
+    def _computes_loss(self, inputs: dict[str, Any]) -> bool:
+        """Whether the loss is computed here; the same for all processes, as TRL's way has them meet for its metrics."""
+        plain = self.args.loss_type == "nll" and not self.args.label_smoothing_factor and not self.aux_loss_enabled
+        return bool(plain and "seq_idx" in inputs and inputs["input_ids"].device.type != "cuda")
+
     def _computes_logits(self, inputs: dict[str, Any]) -> bool:
         """Whether to take the model's own logits of the learned tokens, rather than TRL's head.
 
         Where no Triton is, TRL's computes those of the prompts too, and each twice.
         """
-        plain = self.args.loss_type == "nll" and not self.args.label_smoothing_factor and not self.aux_loss_enabled
-        if not plain or "seq_idx" not in inputs or inputs["input_ids"].device.type == "cuda":
+        if not self._computes_loss(inputs):
             return False
         learned = int((inputs["labels"][:, 1:] != -100).sum())
         return bool(learned * self.model.config.get_text_config().vocab_size * 4 <= LARGEST_LOGITS)
