@@ -64,7 +64,7 @@ bench-controlplane: $(STAMP)  ## figures of the control plane, the last line as 
 bench-retuning: $(STAMP)  ## trials that a warm start saves, the last line as JSON
 	$(BIN)/python -m benchmarks.retuning
 
-bench-trainer: $(STAMP)  ## our trainer beside four other ways, the last line as JSON; TRAINER='--rows 40' for a short one
+bench-trainer: $(STAMP)  ## our trainer beside other ways, the last line as JSON; TRAINER='--rows 40' for a short one
 	$(BIN)/python -m benchmarks.trainer $(TRAINER)
 
 bench-waiting: $(STAMP) $(INTEROP)/katib/.installed  ## what waiting costs, ours and others'; WAITING='--waits 100' for a short one

@@ -6,6 +6,7 @@
 * ``dynamic``: transformers' Trainer, each batch padded to its longest row, answers only are learned.
 * ``trl``: TRL's SFTTrainer with its own defaults, but for what all share.
 * ``trl_packed``: TRL's ``packing``, a batch of about as many tokens as the others'.
+* ``trl_packed_kept``: the same, and activations are kept rather than computed twice, as ours are.
 
 They share model, rows, adapter, learning rate, schedule and precision. SPEC is a JSON file of :class:`Task`. The end of
 each step is printed as ``step <seconds since the epoch>``; the adapter is left in ``output``.
@@ -155,9 +156,13 @@ def trl(task: Task, **changes: Any) -> Any:
     )
 
 
-def trl_packed(task: Task) -> Any:
+def trl_packed(task: Task, **changes: Any) -> Any:
     # A packed row has about as many tokens as the others' batch.
-    return trl(task, packing=True, per_device_train_batch_size=1)
+    return trl(task, packing=True, per_device_train_batch_size=1, **changes)
+
+
+def trl_packed_kept(task: Task) -> Any:
+    return trl_packed(task, activation_checkpointing=False, gradient_checkpointing=False)
 
 
 PEERS: dict[str, Callable[[Task], Any]] = {
@@ -165,6 +170,7 @@ PEERS: dict[str, Callable[[Task], Any]] = {
     "dynamic": dynamic,
     "trl": trl,
     "trl_packed": trl_packed,
+    "trl_packed_kept": trl_packed_kept,
 }
 
 

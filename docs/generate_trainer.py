@@ -9,14 +9,17 @@ from pathlib import Path
 
 from docs.markdown import table
 from llmtune_trainer.flags import Flag, load, text_of
+from llmtune_trainer.rules import RULES, Rule
 from llmtune_trainer.settings import HOUSEKEEPING, REQUIRED, TASKS, evaluation_settings
 
 PAGE = Path(__file__).parent / "reference" / "trainer.md"
+RULES_TITLE = "### Not together, or not alone"
 BEGIN, END = "<!-- flags: `make docs` writes what is below -->", "<!-- end of flags -->"
 
 _HEAD = ["flag", "takes", "default", ""]
 _ABOUT_OURS = "Of the trainer itself. `evaluate` takes those in **bold**."
 _ABOUT_REFUSED = "Fields of these classes that are no flags, and what does instead what they are for."
+_ABOUT_RULES = "Each is told in the first words of a run, and by the operators before anything is created."
 
 
 def page() -> str:
@@ -31,8 +34,9 @@ def _tables() -> str:
     parts = []
     for names, flags in groupby(load().flags, key=lambda flag: flag.classes):
         parts += [_title(names), table(_HEAD, map(_row, flags))]
-    refused = table(["fields", "why", "instead"], _refused_rows())
-    return "\n\n".join([*parts, f"### Not to be set\n\n{_ABOUT_REFUSED}", refused])
+    parts += [f"### Not to be set\n\n{_ABOUT_REFUSED}", table(["fields", "why", "instead"], _refused_rows())]
+    parts += [f"{RULES_TITLE}\n\n{_ABOUT_RULES}", table(["flag", "mistake", "fix"], map(_rule, RULES))]
+    return "\n\n".join(parts)
 
 
 def _title(names: tuple[str, ...]) -> str:
@@ -71,6 +75,15 @@ def _refused_rows() -> list[list[str]]:
         instead = "" if fix.startswith("leave") else f"`{fix.removeprefix('use --').rstrip('.')}`"
         rows.append([", ".join(names), why, instead])
     return rows
+
+
+def _rule(rule: Rule) -> list[str]:
+    texts = (re.sub(r"\{(\w+)\}", r"`\1`", text) for text in (rule.why, rule.fix))
+    return [", ".join(f"`{name}`{_when(rule, name)}" for name in rule.flags), *texts]
+
+
+def _when(rule: Rule, name: str) -> str:
+    return f" {' or '.join(map(text_of, rule.beside[name]))}" if name in rule.beside else ""
 
 
 def main() -> int:

@@ -94,6 +94,10 @@ class ExperimentLifecycle(KubeflowOperator):
         await self._check_succeeded_trials(client, obj)
         optimum = experiment.read_optimum(obj)
         uri = None if optimum is None else self.artifact_uri(obj["metadata"]["name"], optimum.trial)
+        # Its last value counts as that of any other, so it may be the best; but it was ended before it saved.
+        if uri and optimum and optimum.trial in (path(obj, "status", "earlyStoppedTrialList") or []):
+            self.log.warning("There is no model of the best trial, %s: it was ended early", optimum.trial)
+            uri = None
         result = {**experiment.read_result(obj, self.decoder(obj), uri), "partial": False}
         self.log.info(
             "Best trial %s: parameters %s, metrics %s",

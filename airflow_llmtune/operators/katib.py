@@ -13,11 +13,16 @@ from airflow_llmtune.operators.manifest import load_manifest_file, read_manifest
 from airflow_llmtune.operators.model_asset import ModelState
 from airflow_llmtune.operators.refusal import fail_on
 from airflow_llmtune.operators.unchanged import SkippingOperator
-from airflow_llmtune.resources import experiment, train_job, trial_template, warm_start
+from airflow_llmtune.resources import (
+    early_stopping,
+    experiment,
+    train_job,
+    trainer_metrics,
+    trial_template,
+    warm_start,
+)
 from airflow_llmtune.resources.defaults import TRAINER_IMAGE, WARM_START_SCALE
-from airflow_llmtune.resources.early_stopping import check_reports
 from airflow_llmtune.resources.fingerprint import tuning_fingerprint
-from airflow_llmtune.resources.meta import path
 from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.search_space import SearchSpace
 from airflow_llmtune.resources.trial import TRIAL_LABEL
@@ -102,10 +107,11 @@ class KatibTuneLLMOperator(SkippingOperator, ExperimentLifecycle):
         ``{"secretKeyRef": {"name": "hub", "key": "token"}}``. Secrets are references, never text. A setting given
         here goes before that of a connection; a secret of both is a mistake.
     :param job_options: how a trial's job runs: ``job_kind`` (``Job``, ``PyTorchJob`` or ``TrainJob``), ``num_nodes``,
-        ``num_procs_per_node``, ``service_account_name``, ``active_deadline_seconds``, ``ttl_seconds_after_finished``,
-        ``pod_template`` (merged over the pod that the operator makes); for a TrainJob also ``runtime_ref`` (a
-        ClusterTrainingRuntime's name, or ``{"kind": "TrainingRuntime", "name": ...}``) and
-        ``kubeflow_trainer_version`` (the cluster's, such as ``"2.1"``).
+        ``num_procs_per_node`` (default: one for each GPU of the pod, which takes no other number, else 1),
+        ``service_account_name``, ``active_deadline_seconds``, ``ttl_seconds_after_finished``, ``pod_template`` (merged
+        over the pod that the operator makes); for a TrainJob also ``runtime_ref`` (a ClusterTrainingRuntime's name, or
+        ``{"kind": "TrainingRuntime", "name": ...}``) and ``kubeflow_trainer_version`` (the cluster's, such as
+        ``"2.1"``).
     :param warm_start: where to search: around the ``"champion"`` of ``model_asset`` (without one, everywhere), around
         the parameters of an earlier result, such as ``{"learning_rate": 0.0003}``, or around the best trial of a
         finished Experiment of this name in the same namespace.
@@ -212,12 +218,10 @@ class KatibTuneLLMOperator(SkippingOperator, ExperimentLifecycle):
         return {self.kept_as: tuning_fingerprint(self._spec(Problems()), self._trainer(Problems()), versions)}
 
     def build_manifest(self, problems: Problems) -> JSON:
-        from airflow_llmtune.resources.trainer_metrics import check_metrics
-
         spec = self._spec(problems)
         trainer = self._trainer(problems).with_credentials(self.read_credentials(problems), problems)
-        check_metrics(spec, trainer, problems)
-        check_reports(spec.early_stopping, spec.objective_metric_name, trainer, problems)
+        trainer_metrics.check_metrics(spec, trainer, problems)
+        early_stopping.check_reports(spec.early_stopping, spec.objective_metric_name, trainer, problems)
         scale = warm_start.check(
             self.warm_start,
             self.warm_start_scale,
@@ -321,8 +325,6 @@ class KatibTuneLLMOperator(SkippingOperator, ExperimentLifecycle):
                 f"Experiment {result['experiment']} has no usable trial: all of them diverged. "
                 f"Fix: lower the range of `parameters.learning_rate`, or check the data set"
             )
-        if version := path(told, "manifest", "trainer_version"):
-            self.log.info("It was trained by version %s of the trainer", version)
         return {**result, "manifest": told.get("manifest")}
 
     def artifact_uri(self, name: str, trial: str) -> str | None:
@@ -330,10 +332,12 @@ class KatibTuneLLMOperator(SkippingOperator, ExperimentLifecycle):
 
     async def _read_training(self, client: KubeflowClient, result: JSON) -> JSON:
         """Return what the best trial's pod has told of its training; nothing when it is gone, or may not be read."""
-        from airflow_llmtune.hooks.training_result import read_training_result
+        from airflow_llmtune.hooks.training_result import log_remarks, read_training_result
 
         try:
-            return await read_training_result(client, result["namespace"], f"{TRIAL_LABEL}={result['trial']}")
+            told = await read_training_result(client, result["namespace"], f"{TRIAL_LABEL}={result['trial']}")
         except KubernetesApiError as error:
             self.log.warning("What trial %s tells of its training could not be read: %s", result["trial"], error)
             return {}
+        log_remarks(self.log, result["trial"], told)
+        return told

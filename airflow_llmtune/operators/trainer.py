@@ -18,7 +18,7 @@ from airflow_llmtune.resources import (
 )
 from airflow_llmtune.resources.defaults import TRAINER_IMAGE
 from airflow_llmtune.resources.fingerprint import evaluation_fingerprint, training_fingerprint
-from airflow_llmtune.resources.meta import Outcome, path
+from airflow_llmtune.resources.meta import Outcome
 from airflow_llmtune.resources.problems import Problems
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class TrainingLifecycle(KubeflowOperator):
 
     async def read_result(self, client: KubeflowClient, obj: JSON) -> JSON:
         """Return what the trainer wrote into its pod's termination message; a pod of other code has written none."""
-        from airflow_llmtune.hooks.training_result import read_training_result
+        from airflow_llmtune.hooks.training_result import log_remarks, read_training_result
 
         metadata = obj["metadata"]
         result: JSON = {
@@ -49,8 +49,7 @@ class TrainingLifecycle(KubeflowOperator):
         }
         selector = self.trigger_class.pod_selector(metadata["name"])
         told = await read_training_result(client, metadata["namespace"], selector)
-        if (version := path(told, "manifest", "trainer_version")) is not None:
-            self.log.info("%s ran version %s of the trainer", metadata["name"], version)
+        log_remarks(self.log, metadata["name"], told)
         return result | {key: told[key] for key in _TOLD if key in told}
 
     async def explain_failure(self, client: KubeflowClient, obj: JSON, outcome: Outcome) -> OutcomeError:

@@ -24,8 +24,7 @@ _MOUNT = "/var/cache/llmtune"
 _VOLUME = "llmtune-cache"
 _NODE = r"node://(?P<path>/[^\s:]*[^\s:/])/?"
 # Of a source's forms, those that several pods can write to.
-_S3 = "s3://"
-_SHARED = ("pvc://", _S3)
+_SHARED = ("pvc://", "s3://")
 _FIX = "give pvc://claim/path, node:///path, s3://bucket/prefix, or {'size': '50Gi'} for a new volume"
 _OF_A_CLAIM = ("storage_class_name", "access_modes")
 _KEYS = ("uri", "size", "max_size", *_OF_A_CLAIM)
@@ -64,9 +63,6 @@ class Cache(NamedTuple):
         for key in [key for key in _OF_A_CLAIM if key in options]:
             problems.add(f"cache.{key}", options[key], "is of a new volume only", "give its `size`, or leave it out")
         found, bound = _find("cache.uri", options.get("uri"), problems), _bound(options, problems)
-        if found is not None and bound is not None and found.address.startswith(_S3):
-            fix = "leave it out, and give the bucket a lifecycle rule"
-            problems.add("cache.max_size", options["max_size"], "is of volumes only: nothing in S3 is deleted", fix)
         return None if found is None else found._replace(max_bytes=bound)
 
     @property

@@ -11,10 +11,21 @@ from airflow_llmtune.resources.source import Source
 if TYPE_CHECKING:
     from airflow_llmtune.resources.problems import Problems
 
-__all__ = ["GRACE_SECONDS", "KEEP_FLAG", "PLACE_FLAG", "RESERVED_CHECKPOINT_FLAGS", "SAVE_FLAG", "Checkpoints"]
+__all__ = [
+    "CHECKPOINT_ARGUMENTS",
+    "GRACE_SECONDS",
+    "KEEP_FLAG",
+    "PLACE_FLAG",
+    "RESERVED_CHECKPOINT_FLAGS",
+    "SAVE_FLAG",
+    "Checkpoints",
+]
 
 SAVE_FLAG, PLACE_FLAG, KEEP_FLAG = "save_steps", "checkpoint_dir", "keep_checkpoints"
-# The arguments that they follow from.
+# The arguments that they follow from, and the operators that have these.
+CHECKPOINT_ARGUMENTS: Mapping[str, str] = MappingProxyType(
+    {SAVE_FLAG: "checkpoint_steps", PLACE_FLAG: "checkpoint_uri", KEEP_FLAG: "checkpoint_uri"}
+)
 RESERVED_CHECKPOINT_FLAGS: Mapping[str, str] = MappingProxyType(
     {
         SAVE_FLAG: "FineTuneLLMOperator(checkpoint_steps=…)` or `KatibTuneLLMOperator(checkpoint_steps=…)",

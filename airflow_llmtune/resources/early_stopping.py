@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from airflow_llmtune.resources import train_job
 from airflow_llmtune.resources.problems import Problems, did_you_mean
 from airflow_llmtune.resources.trainer_flags import is_of_trainer
 
@@ -54,7 +55,7 @@ def _read_setting(name: str, value: Any, problems: Problems) -> str:
 
 
 def check_reports(given: EarlyStopping | None, objective: str, trainer: TrainerSpec, problems: Problems) -> None:
-    """Whether Katib can see how a trial fares while it runs."""
+    """Whether Katib can see how a trial fares while it runs, and end all of it."""
     if given is None:
         return
     if trainer.pushes_metrics:
@@ -64,3 +65,17 @@ def check_reports(given: EarlyStopping | None, objective: str, trainer: TrainerS
         rule = f"is missing: without it a trial reports {objective or 'its objective'} at its end only"
         fix = "give such as 50, a part of the trial's steps, or leave `early_stopping` out"
         problems.add(f"trainer_args.{_EVAL_FLAG}", None, rule, fix)
+    if _outlives_its_first_node(trainer):
+        rule = (
+            f"leaves nodes behind: `early_stopping` ends a trial's first, and the runtime {train_job.DEFAULT_RUNTIME} "
+            "starts the others again, which wait for it"
+        )
+        fix = "give job_kind='PyTorchJob', one node, or a runtime_ref whose pods have restartPolicy Never"
+        problems.add("job_options.num_nodes", trainer.num_nodes, rule, fix)
+
+
+def _outlives_its_first_node(trainer: TrainerSpec) -> bool:
+    """Katib ends the container that reports; a PyTorchJob ends with it."""
+    is_shipped = trainer.runtime_ref["name"] == train_job.DEFAULT_RUNTIME
+    several = trainer.job_kind == train_job.KIND.kind and trainer.num_nodes > 1
+    return is_of_trainer(trainer.image) and several and is_shipped

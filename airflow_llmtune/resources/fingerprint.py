@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from airflow_llmtune.resources import trainer_flags
 from airflow_llmtune.resources.checkpoints import RESERVED_CHECKPOINT_FLAGS
 from airflow_llmtune.resources.meta import path
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from airflow_llmtune.resources.trial_template import TrainerSpec
 
 __all__ = [
-    "EVALUATION_FLAGS",
     "evaluation_fingerprint",
     "read_annotations",
     "to_annotations",
@@ -25,26 +25,6 @@ __all__ = [
 
 # On the object that is made from these inputs, so that who reads its result knows them also after a restart.
 INPUTS_ANNOTATION = "airflow-llmtune/inputs"
-# What the loss of a given model depends on; the trainer's own list, without the adapter.
-EVALUATION_FLAGS = (
-    "task",
-    "model_name_or_path",
-    "model_revision",
-    "dataset_name",
-    "dataset_config",
-    "dataset_train_split",
-    "dataset_test_split",
-    "eval_fraction",
-    "split_seed",
-    "max_eval_samples",
-    "per_device_eval_batch_size",
-    "max_length",
-    "dtype",
-    "load_in_4bit",
-    "load_in_8bit",
-    "completion_only_loss",
-    "beta",
-)
 
 
 def tuning_fingerprint(spec: ExperimentSpec, trainer: TrainerSpec, versions: Mapping[str, str]) -> str:
@@ -72,7 +52,8 @@ def evaluation_fingerprint(
 ) -> str:
     """The same for an evaluation of an adapter and for the training that made it and evaluated it at its end."""
     flags = {**trainer.flags, **settings}
-    chosen = {name: flags[name] for name in EVALUATION_FLAGS if name in flags}
+    # The adapter has a name of its own here: of a training it is what was made.
+    chosen = {name: flags[name] for name in trainer_flags.evaluation_flags() if name in flags and name != "adapter"}
     return _digest({"evaluation": chosen, "adapter": adapter, "image": trainer.image, "versions": versions})
 
 

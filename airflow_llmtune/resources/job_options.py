@@ -32,7 +32,7 @@ _LEAST_TTL = 60 * 60
 DEFAULTS: Mapping[str, Any] = {
     "job_kind": job.KIND.kind,
     "num_nodes": 1,
-    "num_procs_per_node": 1,
+    "num_procs_per_node": None,  # one for each GPU
     "service_account_name": None,
     "active_deadline_seconds": _DEADLINE,
     "ttl_seconds_after_finished": _TTL,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from airflow_llmtune.resources.meta import text_of
 from airflow_llmtune.resources.problems import Problems, did_you_mean
 
-__all__ = ["quantity", "read_resources"]
+__all__ = ["count_gpus", "quantity", "read_resources"]
 
 _QUANTITY = r"(?P<number>\d+(\.\d+)?|\.\d+)(?P<unit>m|[kMGTPE]|[KMGTPE]i|[eE]\d+)?"
 _UNITS = {"": 1.0, "m": 1e-3} | {
@@ -17,6 +18,8 @@ _UNITS = {"": 1.0, "m": 1e-3} | {
     for suffix, base in (("", 1000.0), ("i", 1024.0))
     for power, prefix in enumerate("kMGTPE" if not suffix else "KMGTPE", 1)
 }
+# Of whatever vendor, and those that several pods share. Of MIG's slices a process sees one only.
+_GPU = r".+/gpu(\.shared)?"
 _RESOURCES = ("cpu", "memory", "gpu", "ephemeral-storage")
 
 
@@ -37,6 +40,10 @@ def read_resources(argument: str, given: Any, problems: Problems) -> dict[str, s
         else:
             limits["nvidia.com/gpu" if name == "gpu" else name] = text
     return limits
+
+
+def count_gpus(limits: Mapping[str, str]) -> int:
+    return sum(int(quantity(text) or 0) for name, text in limits.items() if re.fullmatch(_GPU, name))
 
 
 def quantity(text: str) -> float | None:

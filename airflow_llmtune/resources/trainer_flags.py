@@ -1,7 +1,7 @@
 """The flags of our own trainer, checked before a pod starts: names, types and bounds as its schema has them.
 
 ``trainer_schema.json`` is a copy of the trainer's ``schema.json``, and what is read here is read there in the same way;
-tests hold them together. Which flags contradict each other is the trainer's to say.
+tests hold them together. ``trainer_rules`` has what several flags are together.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -27,10 +27,14 @@ __all__ = [
     "PUSH_FLAG",
     "TASK_FLAG",
     "Run",
+    "cast",
     "check_flags",
     "check_parameter",
+    "evaluation_flags",
+    "find",
     "is_of_trainer",
     "is_true",
+    "schema",
     "takes_json",
 ]
 
@@ -64,8 +68,19 @@ def is_true(text: str) -> bool:
     return _BOOLEANS.get(text.strip().lower(), False)
 
 
+def find(name: str, task: str) -> JSON:
+    """The flag, for this task if it is one of it: `loss_type` is another one for another task."""
+    alike: list[JSON] = [flag for flag in schema()["flags"] if flag["name"] == name]
+    return next((flag for flag in alike if task in flag["tasks"]), alike[0])
+
+
 def takes_json(name: str) -> bool:
-    return any(flag["name"] == name and flag["type"] in _JSON for flag in _schema()["flags"])
+    return any(flag["name"] == name and flag["type"] in _JSON for flag in schema()["flags"])
+
+
+def evaluation_flags() -> list[str]:
+    """What the loss of a given model depends on."""
+    return list(dict.fromkeys(flag["name"] for flag in schema()["flags"] if flag.get("evaluates")))
 
 
 def check_flags(argument: str, flags: Mapping[str, str], run: Run, problems: Problems) -> None:
@@ -75,7 +90,7 @@ def check_flags(argument: str, flags: Mapping[str, str], run: Run, problems: Pro
         flag = _read_name(where, name, text, run, problems)
         if flag is None:
             continue
-        if run.evaluates and not flag.get("evaluates") and name not in _schema()["housekeeping"]:
+        if run.evaluates and not flag.get("evaluates") and name not in schema()["housekeeping"]:
             problems.add(where, text, "has no part in an evaluation", "leave it out")
         elif not _takes(flag, text) and not _is_left_out(flag, text):
             problems.add(where, text, flag["rule"], _fix(flag, text))
@@ -120,25 +135,24 @@ def _check_range(where: str, flag: JSON, parameter: Parameter, problems: Problem
 
 def _read_name(where: str, name: str, value: Any, run: Run, problems: Problems) -> JSON | None:
     """Return the flag of that name, for the task if it has one for it."""
-    if refusal := _schema()["refused"].get(name):
+    if refusal := schema()["refused"].get(name):
         use = refusal["use"]
         fix = f"use `{run.arguments.get(use, f'trainer_args.{use}')}`" if use else "leave it out"
         problems.add(where, value, f"cannot be set: {refusal['why']}", fix)
         return None
-    alike: list[JSON] = [flag for flag in _schema()["flags"] if flag["name"] == name]
-    if not alike:
+    if all(flag["name"] != name for flag in schema()["flags"]):
         problems.add(where, value, "is no setting of the trainer", _did_you_mean(name))
         return None
-    of_task = [flag for flag in alike if run.task in flag["tasks"]]
-    if not of_task and run.task in _tasks():
-        rule = f"is of the task {' or '.join(alike[0]['tasks'])}, and this is {run.task}"
+    flag = find(name, run.task)
+    if run.task not in flag["tasks"] and run.task in find(TASK_FLAG, run.task)["choices"]:
+        rule = f"is of the task {' or '.join(flag['tasks'])}, and this is {run.task}"
         problems.add(where, value, rule, "leave it out, or set `trainer_args.task`")
         return None
-    return (of_task or alike)[0]
+    return flag
 
 
 def _did_you_mean(name: str) -> str:
-    near = difflib.get_close_matches(name, {flag["name"] for flag in _schema()["flags"]}, n=1)
+    near = difflib.get_close_matches(name, {flag["name"] for flag in schema()["flags"]}, n=1)
     return f"did you mean `{near[0]}`?" if near else "leave it out; docs/reference/trainer.md lists all"
 
 
@@ -147,43 +161,42 @@ def _fix(flag: JSON, text: str) -> str:
     return f"did you mean `{near[0]}`?" if near else f"give such as {flag['example']}"
 
 
-def _tasks() -> list[str]:
-    (task,) = (flag for flag in _schema()["flags"] if flag["name"] == TASK_FLAG)
-    return list(task["choices"])
-
-
 @cache
-def _schema() -> JSON:
+def schema() -> JSON:
     """A part of this package, and read when the first trainer is checked."""
-    schema: JSON = json.loads(_SCHEMA.read_text(encoding="utf-8"))
-    return schema
+    found: JSON = json.loads(_SCHEMA.read_text(encoding="utf-8"))
+    return found
 
 
 # --- the trainer's way of reading ---------------------------------------------------------------------------
 
 
 def _takes(flag: JSON, text: str) -> bool:
+    try:
+        cast(flag, text)
+    except ValueError:
+        return False
+    return True
+
+
+def cast(flag: JSON, text: str) -> Any:
+    """The value; raises ValueError for a text that the trainer does not take."""
     text = text.strip()
     if flag.get("none") and text.lower() == "none":
-        return True
+        return None
     if "also" in flag and re.fullmatch(flag["also"], text):
-        return True
+        return text
     if flag["type"] == "pattern":
-        return False
-    return all(_is_of_type(type_, flag, part) for type_, part in _parts(flag, text))
-
-
-def _parts(flag: JSON, text: str) -> Iterator[tuple[str, str]]:
-    """What has to be of which type: items of a list, and what an object holds."""
+        raise ValueError(text)
     if flag["type"] == "list":
-        yield from ((flag["items"], item.strip()) for item in text.split(","))
-        return
-    yield flag["type"], text
-    if flag["type"] == "object" and "items" in flag and isinstance(_json(text), dict):
-        yield from ((flag["items"], json.dumps(item)) for item in _json(text).values())
+        return [_cast_one(flag["items"], flag, item.strip()) for item in text.split(",")]
+    value = _cast_one(flag["type"], flag, text)
+    if flag["type"] == "object" and "items" in flag:
+        return {name: _cast_one(flag["items"], flag, json.dumps(item)) for name, item in value.items()}
+    return value
 
 
-def _is_of_type(type_: str, flag: JSON, text: str) -> bool:
+def _cast_one(type_: str, flag: JSON, text: str) -> Any:
     readers: Mapping[str, Callable[[], Any]] = {
         "text": lambda: text or None,
         "number": lambda: finite(text),
@@ -194,9 +207,9 @@ def _is_of_type(type_: str, flag: JSON, text: str) -> bool:
         "json": lambda: _json(text),
     }
     value = readers[type_]()
-    if value is None:
-        return False
-    return type_ not in _NUMBERS or _is_within(flag, value)
+    if value is None or (type_ in _NUMBERS and not _is_within(flag, value)):
+        raise ValueError(text)
+    return value
 
 
 def _is_within(flag: JSON, number: float) -> bool:
@@ -210,7 +223,7 @@ def _is_within(flag: JSON, number: float) -> bool:
 
 def _choice(choices: list[Any], text: str) -> Any:
     boolean = _BOOLEANS.get(text.lower())
-    return any(choice is boolean if isinstance(choice, bool) else choice == text for choice in choices) or None
+    return next((each for each in choices if (each is boolean if isinstance(each, bool) else each == text)), None)
 
 
 def _no_number(text: str) -> NoReturn:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from airflow_llmtune.resources.problems import Problems, did_you_mean
-from airflow_llmtune.resources.trainer_flags import DEFAULT_TASK, TASK_FLAG, is_of_trainer
+from airflow_llmtune.resources.trainer_flags import DEFAULT_TASK, PUSH_FLAG, TASK_FLAG, is_of_trainer
 
 if TYPE_CHECKING:
     from airflow_llmtune.resources.experiment import ExperimentSpec
@@ -31,10 +31,13 @@ _YARDSTICKS = {"beta": ("eval_loss", "eval_rewards_margin")}
 def check_metrics(spec: ExperimentSpec, trainer: TrainerSpec, problems: Problems) -> None:
     """Another image's metrics are its own."""
     task = trainer.flags.get(TASK_FLAG, DEFAULT_TASK)
-    if is_of_trainer(trainer.image) and trainer.flags.get(_FORMAT_FLAG, _TEXT) != _TEXT:
+    if not is_of_trainer(trainer.image):
+        return
+    if trainer.flags.get(_FORMAT_FLAG, _TEXT) != _TEXT and not trainer.pushes_metrics:
         rule = "is not what Katib's log collector reads, and so no trial would have a metric"
-        problems.add(f"trainer_args.{_FORMAT_FLAG}", trainer.flags[_FORMAT_FLAG], rule, "leave it out")
-    if not is_of_trainer(trainer.image) or task not in OBJECTIVES or TASK_FLAG in spec.space.names:
+        fix = f"leave it out, or give `trainer_args.{PUSH_FLAG}`"
+        problems.add(f"trainer_args.{_FORMAT_FLAG}", trainer.flags[_FORMAT_FLAG], rule, fix)
+    if task not in OBJECTIVES or TASK_FLAG in spec.space.names:
         return
     known = {**OBJECTIVES[task], **_OF_EACH}
     objective = spec.objective_metric_name

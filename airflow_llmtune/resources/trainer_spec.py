@@ -9,13 +9,18 @@ from typing import Any, NamedTuple
 
 from airflow_llmtune.resources import train_job
 from airflow_llmtune.resources.cache import CACHE_FLAG, CACHE_SIZE_FLAG, Cache
-from airflow_llmtune.resources.checkpoints import RESERVED_CHECKPOINT_FLAGS, SAVE_FLAG, Checkpoints
+from airflow_llmtune.resources.checkpoints import (
+    CHECKPOINT_ARGUMENTS,
+    RESERVED_CHECKPOINT_FLAGS,
+    SAVE_FLAG,
+    Checkpoints,
+)
 from airflow_llmtune.resources.credentials import Credentials, argument_of
 from airflow_llmtune.resources.defaults import TRAINER_IMAGE
 from airflow_llmtune.resources.environment import read_env, refuse_secret
 from airflow_llmtune.resources.job_options import DEFAULTS, PRIMARY_CONTAINERS, read_job
 from airflow_llmtune.resources.meta import is_plain, text_of
-from airflow_llmtune.resources.pod_resources import quantity, read_resources
+from airflow_llmtune.resources.pod_resources import count_gpus, quantity, read_resources
 from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.redaction import carries_secret, is_secret
 from airflow_llmtune.resources.runtime_patch import Version
@@ -31,10 +36,12 @@ from airflow_llmtune.resources.trainer_flags import (
     is_true,
     takes_json,
 )
+from airflow_llmtune.resources.trainer_rules import Given, check_together
 
 __all__ = ["OUTPUT_FLAG", "RESERVED_FLAGS", "TrainerSpec", "read_flags"]
 
 OUTPUT_FLAG = "output_dir"
+_SHARDS_FLAG = "fsdp"
 # Flags that follow from arguments of their own.
 RESERVED_FLAGS = {
     "model_name_or_path": "model",
@@ -46,6 +53,8 @@ RESERVED_FLAGS = {
     "adapter": "EvaluateLLMOperator(adapter=…)",
     **RESERVED_CHECKPOINT_FLAGS,
 }
+# As the operators that have these call them.
+_ARGUMENTS = {**RESERVED_FLAGS, CACHE_SIZE_FLAG: "cache.max_size", **CHECKPOINT_ARGUMENTS}
 
 _FLAG_NAME = r"[a-z][a-z0-9_]*"
 _IMAGE = r"[!-~]+"
@@ -110,6 +119,7 @@ class TrainerSpec(NamedTuple):
         if not isinstance(image, str) or not re.fullmatch(_IMAGE, image):
             problems.add("image", image, "is not an image name", f"give one, or leave it out for {TRAINER_IMAGE}")
         limits = read_resources(resources_argument, resources, problems)
+        options["num_procs_per_node"] = options["num_procs_per_node"] or max(1, count_gpus(limits))
         cpus = quantity(limits.get("cpu", ""))
         variables = read_env(env, problems)
         if options["job_kind"] == train_job.KIND.kind:
@@ -128,17 +138,38 @@ class TrainerSpec(NamedTuple):
             **options,
         )
         trainer.check_flags("trainer_args", flags, problems)
+        trainer.check_processes(f"{resources_argument}.gpu", problems)
         return trainer
 
     @property
     def run(self) -> Run:
         """What is known of a run of our own trainer."""
-        return Run(self.flags.get(TASK_FLAG, DEFAULT_TASK), self.evaluates, RESERVED_FLAGS)
+        return Run(self.flags.get(TASK_FLAG, DEFAULT_TASK), self.evaluates, _ARGUMENTS)
 
     def check_flags(self, argument: str, flags: Mapping[str, str], problems: Problems) -> None:
         """Whether our own trainer takes them; another image's may take any."""
         if is_of_trainer(self.image):
             check_flags(argument, flags, self.run, problems)
+
+    def check_together(self, chosen: Mapping[str, Given], problems: Problems) -> None:
+        """Whether our own trainer takes all that it is given beside each other; ``chosen`` by a search."""
+        if is_of_trainer(self.image):
+            output = {} if self.output is None else {OUTPUT_FLAG: self.output.flag}
+            told = {**self.flags, **output, **({} if self.cache is None else self.cache.flags)}
+            given = {name: Given(_ARGUMENTS.get(name, f"trainer_args.{name}"), (text,)) for name, text in told.items()}
+            check_together({**given, **chosen}, self.run, problems)
+
+    def check_processes(self, gpu_argument: str, problems: Problems) -> None:
+        """A process of our own trainer takes one GPU: further ones would idle, and one without would fail."""
+        if not is_of_trainer(self.image):
+            return
+        gpus, processes = count_gpus(self.resources), self.num_procs_per_node
+        if gpus not in (0, processes):
+            rule = f"is not one for each of the {processes} processes that `num_procs_per_node` gives a pod"
+            problems.add(gpu_argument, gpus, rule, f"give {processes}, or leave `num_procs_per_node` out: it follows")
+        if is_true(self.flags.get(_SHARDS_FLAG, "")) and self.num_nodes * processes == 1:
+            rule = "shards the model over several processes, and there is one"
+            problems.add(f"trainer_args.{_SHARDS_FLAG}", True, rule, "give more GPUs or nodes, or leave it out")
 
     @property
     def pushes_metrics(self) -> bool:

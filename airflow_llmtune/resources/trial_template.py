@@ -17,6 +17,7 @@ from airflow_llmtune.resources.pod import LOG_COLLECTOR
 from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.trainer_flags import check_parameter, is_of_trainer
 from airflow_llmtune.resources.trainer_pod import Flag, job_manifest, literal
+from airflow_llmtune.resources.trainer_rules import Given
 from airflow_llmtune.resources.trainer_spec import (
     OUTPUT_FLAG,
     RESERVED_FLAGS,
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 __all__ = ["DIVERGED_LOSS", "TRAINER_IMAGE", "TrainerSpec", "read_options", "training_manifest", "trial_template"]
 
 _TRIAL_NAME = "trial_name"
-_STEPS_FLAG = "max_steps"
 # A diverged trial must not fail: its huge loss tells the algorithm where not to look.
 _TRIAL_FLAGS = {"on_divergence": "report"}
 # What the trainer then reports as the loss.
@@ -54,7 +54,7 @@ _PUSH_ENV = {"KATIB_DB_MANAGER": "katib-db-manager.kubeflow:6789"}
 def trial_template(spec: TrainerSpec, space: SearchSpace, problems: Problems) -> dict[str, Any]:
     """Katib's ``trialTemplate``; what the two arguments make wrong together goes to ``problems``."""
     _check_searched(spec, space, problems)
-    _check_checkpoints(spec, space, problems)
+    spec.check_together({each.name: _choices_of(each) for each in space.parameters}, problems)
     _check_placeholders(spec, problems)
     flags = [literal(name, text) for name, text in {**_TRIAL_FLAGS, **spec.flags}.items()]
     flags += [_searched(parameter) for parameter in space.parameters]
@@ -98,6 +98,8 @@ def training_manifest(
     for flag in sorted(chosen.keys() & spec.flags.keys()):
         rule = "is also set by `trainer_args`"
         problems.add(f"hyperparameters.{flag}", chosen[flag], rule, "leave it out of one of the two")
+    found = {flag: Given(f"hyperparameters.{flag}", (text,)) for flag, text in chosen.items()}
+    spec.check_together(found, problems)
     flags = [literal(flag, text) for flag, text in {**spec.flags, **chosen}.items()]
     flags += _cache_flags(spec)
     if spec.output is not None:
@@ -124,11 +126,9 @@ def _check_searched(spec: TrainerSpec, space: SearchSpace, problems: Problems) -
             check_parameter(parameter, spec.run, problems)
 
 
-def _check_checkpoints(spec: TrainerSpec, space: SearchSpace, problems: Problems) -> None:
-    place = spec.flags.get(PLACE_FLAG)
-    if place is not None and is_of_trainer(spec.image) and _STEPS_FLAG not in {*space.names, *spec.flags}:
-        rule = f"keeps checkpoints for trials of other {_STEPS_FLAG}, and there is none"
-        problems.add("checkpoint_uri", place, rule, f"search {_STEPS_FLAG}, hyperband's resource, or leave it out")
+def _choices_of(parameter: Parameter) -> Given:
+    values = (parameter.min, parameter.max) if parameter.is_range else parameter.values
+    return Given(f"parameters.{parameter.name}", tuple(map(text_of, values)))
 
 
 def _check_placeholders(spec: TrainerSpec, problems: Problems) -> None:

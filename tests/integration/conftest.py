@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,16 @@ def program(tmp_path: Path) -> Iterator[Program]:
 @pytest.fixture(scope="session")
 def trainer_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_image(tmp_path_factory.mktemp("image"))
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a ``model`` and ``data`` for the trainer itself, in a control plane whose image is this Python."""
+    folder = tmp_path_factory.mktemp("tiny")
+    builder = Path(__file__).parent.parent / "support" / "tiny_model.py"
+    command = [sys.executable, str(builder), str(folder / "model"), str(folder / "data")]
+    subprocess.run(command, check=True, capture_output=True, timeout=60)
+    return folder
 
 
 @pytest.fixture(scope="module")

@@ -77,6 +77,13 @@ def test_a_tuning_is_a_result_also_when_nobody_may_read_its_pods(plane, kubeconf
     assert result["parameters"]
 
 
+@pytest.mark.parametrize("operator", [tune, fine_tune])
+def test_what_the_trainer_remarks_on_the_data_is_in_the_log_of_the_task_once(kubeconfig, run, capfd, operator):
+    run.complete(operator(kubeconfig, trainer_args={"remark": "rows-cut-off:3"}))
+    (line,) = [line for line in capfd.readouterr().out.splitlines() if "rows-cut-off:3" in line]
+    assert "warning" in line
+
+
 def test_the_best_trial_is_served_as_it_is(kubeconfig, run):
     tuned = run.complete(tune(kubeconfig, output_uri="/models/out"))
     best = {"adapter": tuned["artifact_uri"], "adapter_manifest": tuned["manifest"]}

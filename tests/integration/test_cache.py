@@ -15,7 +15,7 @@ from airflow_llmtune.operators import companions
 from airflow_llmtune.operators.trainer import EvaluateLLMOperator
 from airflow_llmtune.resources import experiment, job
 from airflow_llmtune.resources.companion import VOLUME_CLAIM
-from tasks import fine_tune, mine, tune
+from tasks import fine_tune, make_claim, mine, tune
 from trainer_image import names_of
 from waiting import wait_for
 
@@ -45,13 +45,6 @@ OPERATORS = pytest.mark.parametrize(("operator", "pods"), [(tune, 3), (fine_tune
 def users(folder: Path) -> int:
     """Return how many pods have written to a cache."""
     return len(set((folder / "used").read_text().split()))
-
-
-def make_claim(ask: Any, name: str, **metadata: Any) -> JSON:
-    spec = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
-    body = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name, **metadata}, "spec": spec}
-    made: JSON = ask(lambda client: client.create(VOLUME_CLAIM, "default", body))
-    return made
 
 
 def find_claim(ask: Any, owner: str) -> Any:

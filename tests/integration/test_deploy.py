@@ -28,7 +28,7 @@ from airflow_llmtune.operators import deployment as deployment_module
 from airflow_llmtune.operators.claim import Claim
 from airflow_llmtune.resources import inference_service, llm_inference_service, rollback_record
 from airflow_llmtune.resources.inference_service import KIND
-from airflow_llmtune.resources.meta import Outcome, ResourceKind
+from airflow_llmtune.resources.meta import Outcome
 from airflow_llmtune.resources.revision import read_revisions
 from airflow_llmtune.triggers import base as triggers_base
 from airflow_llmtune.triggers.base import API_ERROR
@@ -38,8 +38,8 @@ from asset_state import AssetRun, AssetStates
 from deployments import ENDPOINT_CONN_ID, Clients, apply_service, deploy, raw_service, shift
 from model_image import make_model_image
 from task_run import Run
+from tasks import make_claim
 
-CLAIM = ResourceKind("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims")
 MODES = pytest.mark.parametrize("mode", ["Standard", "Knative"])
 
 
@@ -434,9 +434,7 @@ def test_an_adapter_is_asked_for_by_the_served_name(kubeconfig: str, name: str, 
 def test_an_llm_inference_service_is_deployed_updated_and_rolled_back(
     kubeconfig: str, name: str, token: str, ask: Any
 ) -> None:
-    claim = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
-    body = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}, "spec": claim}
-    ask(lambda client: client.create(CLAIM, "default", body))
+    make_claim(ask, name)
     first = {"kind": "LLMInferenceService", "model": f"pvc://{name}/base", "adapter": f"pvc://{name}/tuned"}
     result = Run().complete(deploy(kubeconfig, name, **first))
     assert result["url"] is not None

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from contextlib import nullcontext
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 
 import pytest
 from airflow.sdk.exceptions import AirflowFailException, TaskDeferralError, TaskDeferralTimeout, TaskDeferred
 
+from airflow_llmtune.controlplane import ControlPlane
 from airflow_llmtune.exceptions import (
     ExperimentFailedError,
     ForeignObjectError,
@@ -19,10 +22,12 @@ from airflow_llmtune.exceptions import (
     WaitTimeoutError,
 )
 from airflow_llmtune.operators.claim import attempt_of
+from airflow_llmtune.operators.katib import KatibTuneLLMOperator
 from airflow_llmtune.resources import experiment, job
 from airflow_llmtune.resources.meta import Outcome, is_waited_for, object_name, owner_labels
 from airflow_llmtune.triggers.base import OBJECT_DELETED, STALLED, WAIT_TIMEOUT
 from tasks import LOSS, fine_tune, mine, raw_experiment, tune
+from waiting import wait_for
 
 
 def test_a_worker_lost_after_create_adopts_the_running_experiment(kubeconfig, run, ask):
@@ -112,6 +117,26 @@ def test_what_stalls_is_deleted_and_told_as_that(kubeconfig, run, standing):
     assert standing() == []
 
 
+@contextmanager
+def killed_while_it_waits(plane: ControlPlane, operator: KatibTuneLLMOperator) -> Iterator[None]:
+    """Call on_kill as Airflow does: from a signal's handler, on the thread that waits."""
+    watches = ("watch", "experiments.kubeflow.org")
+    before, waiting = plane.requests[watches], threading.get_ident()
+
+    def kill() -> None:
+        wait_for(lambda: plane.requests[watches] > before)
+        signal.pthread_kill(waiting, signal.SIGTERM)
+
+    killer = threading.Thread(target=kill)
+    handler = signal.signal(signal.SIGTERM, lambda *_: operator.on_kill())
+    killer.start()
+    try:
+        yield
+    finally:
+        killer.join()
+        signal.signal(signal.SIGTERM, handler)
+
+
 @pytest.mark.parametrize(
     ("state", "tries", "settings", "left"),
     [
@@ -128,20 +153,16 @@ def test_what_stalls_is_deleted_and_told_as_that(kubeconfig, run, standing):
     ],
 )
 def test_a_kill_in_the_middle_of_a_worker_s_wait_deletes_what_nobody_comes_back_for(
-    kubeconfig, run, standing, airflow_says, state, tries, settings, left
+    plane, kubeconfig, run, standing, airflow_says, state, tries, settings, left
 ):
     airflow_says(state)
     operator = tune(kubeconfig, trainer_args={"nap": 2}, deferrable=False, **settings)
     run.try_number = tries - 1
-    # Airflow calls on_kill from its handler of SIGTERM, on the thread that waits.
-    signal.signal(signal.SIGALRM, lambda *_: operator.on_kill())
-    signal.setitimer(signal.ITIMER_REAL, 1.0)
-    try:
-        with nullcontext() if left else pytest.raises(OutcomeError, match="deleted"):
-            operator.execute(run.new_try())
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    with (
+        killed_while_it_waits(plane, operator),
+        nullcontext() if left else pytest.raises(OutcomeError, match="deleted"),
+    ):
+        operator.execute(run.new_try())
     assert bool(standing()) == left
     assert left or run.xcoms["progress"]["max_trials"] == 3
 

@@ -18,7 +18,7 @@ from airflow_llmtune.exceptions import (
 )
 from airflow_llmtune.operators.trainer import PyTorchJobOperator
 from airflow_llmtune.resources import experiment, job, pod, pytorch_job
-from tasks import LOSS, any_experiment, fine_tune, mine, raw_experiment, tune
+from tasks import LOSS, any_experiment, fine_tune, mine, raw_experiment, trials_of, tune
 
 
 @pytest.mark.parametrize("deferrable", [True, False])
@@ -48,13 +48,7 @@ def test_tuning_returns_the_typed_best_parameters(kubeconfig, run, deferrable):
 
 def test_the_best_trial_is_the_one_with_the_lowest_loss(kubeconfig, run, ask):
     result = run.complete(tune(kubeconfig, max_trial_count=6))
-    trials, _ = ask(
-        lambda client: client.list_all(
-            experiment.TRIAL_KIND,
-            "default",
-            label_selector=f"katib.kubeflow.org/experiment={result['experiment']}",
-        )
-    )
+    trials = trials_of(ask, result)
     losses = {trial["metadata"]["name"]: experiment.read_trial(trial)["metrics"]["eval_loss"] for trial in trials}
     assert len(losses) == 6
     assert result["trial"] == min(losses, key=losses.__getitem__)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -19,7 +18,6 @@ from airflow_llmtune.operators.trainer import EvaluateLLMOperator, FineTuneLLMOp
 from airflow_llmtune.resources import job, pod
 from task_run import Run
 
-TINY_MODEL = Path(__file__).parent.parent / "trainer" / "tiny_model.py"
 # Several processes, each of which imports torch, beside other tests.
 pytestmark = pytest.mark.timeout(300)
 SETTINGS = {"dtype": "float32", "max_length": 64}
@@ -31,14 +29,6 @@ def plane() -> Iterator[ControlPlane]:
         yield plane
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny")
-    command = [sys.executable, str(TINY_MODEL), str(folder / "model"), str(folder / "data")]
-    subprocess.run(command, check=True, capture_output=True, timeout=60)
-    return folder
-
-
 @pytest.fixture
 def arguments(tiny: Path, kubeconfig: str) -> dict[str, Any]:
     return {
@@ -48,6 +38,12 @@ def arguments(tiny: Path, kubeconfig: str) -> dict[str, Any]:
         "kubernetes_conn_id": None,
         "config_file": kubeconfig,
     }
+
+
+def epoch(output: Path, rows_per_batch: int, **arguments: Any) -> FineTuneLLMOperator:
+    settings = {**SETTINGS, "num_train_epochs": 1, "learning_rate": 5e-3}
+    batch = {"per_device_train_batch_size": rows_per_batch}
+    return FineTuneLLMOperator(task_id="train", output_uri=str(output), trainer_args={**settings, **batch}, **arguments)
 
 
 def test_an_adapter_is_evaluated_as_its_training_was(run: Run, arguments: dict[str, Any], tmp_path: Path) -> None:
@@ -92,6 +88,26 @@ def test_a_retry_goes_on_where_the_lost_pod_was(run: Run, arguments: dict[str, A
     assert result["manifest"]["steps"] == 600
 
 
+@pytest.mark.parametrize(
+    "jobs",
+    [
+        {"job_kind": "PyTorchJob", "num_nodes": 2},
+        {"job_kind": "TrainJob", "runtime_ref": "torch-distributed", "num_procs_per_node": 2},
+    ],
+    ids=["two nodes", "two processes"],
+)
+def test_several_processes_train_what_one_does(
+    run: Run, arguments: dict[str, Any], tmp_path: Path, jobs: dict[str, Any]
+) -> None:
+    alone = Run().complete(epoch(tmp_path / "alone", rows_per_batch=8, **arguments))
+    training = epoch(tmp_path / "out", rows_per_batch=4, job_options=jobs, **arguments)
+    together = run.complete(training)
+    assert together["metrics"]["eval_loss"] == pytest.approx(alone["metrics"]["eval_loss"], rel=1e-5)
+    # Half as many as a process would have taken that had not found the other.
+    assert together["manifest"]["steps"] == alone["manifest"]["steps"] == 48 / 8
+    assert together["manifest"]["trained_tokens"] == alone["manifest"]["trained_tokens"]
+
+
 def test_a_setting_that_an_evaluation_does_not_have_is_told_before_it_starts(
     run: Run, arguments: dict[str, Any]
 ) -> None:
@@ -100,10 +116,17 @@ def test_a_setting_that_an_evaluation_does_not_have_is_told_before_it_starts(
         run.complete(evaluation)
 
 
-def test_settings_that_contradict_each_other_are_told_by_the_trainer(run: Run, arguments: dict[str, Any]) -> None:
+def test_settings_that_contradict_each_other_are_told_before_it_starts(run: Run, arguments: dict[str, Any]) -> None:
     both = {"eval_fraction": 0.1, "dataset_test_split": "test"}
     evaluation = EvaluateLLMOperator(task_id="judge", trainer_args=both, **arguments)
-    with pytest.raises(TrainingFailedError, match=r"`--eval_fraction`=0\.1 contradicts `--dataset_test_split`='test'"):
+    told = r"`trainer_args\.eval_fraction`='0\.1' contradicts `trainer_args\.dataset_test_split`"
+    with pytest.raises(AirflowFailException, match=told):
+        run.complete(evaluation)
+
+
+def test_what_only_the_trainer_can_judge_is_told_in_its_words(run: Run, arguments: dict[str, Any]) -> None:
+    evaluation = EvaluateLLMOperator(task_id="judge", trainer_args={"dataset_test_split": "train[:5]"}, **arguments)
+    with pytest.raises(TrainingFailedError, match=r"`--dataset_test_split`='train\[:5\]' is the training split, or a"):
         run.complete(evaluation)
 
 

@@ -109,7 +109,7 @@ async def test_a_server_that_lost_all_objects_is_not_asked_about_all_of_them_at_
     asked = Requests(plane)
     waits = start(triggers)
     await watched(plane, asked)
-    plane.faults.add("/jobs/", method="GET", delay_seconds=1.0, times=3)
+    plane.faults.add("/jobs/", method="GET", delay_seconds=2.0, times=3)
     before = plane.faults.injected
     await jobs.delete(triggers)
     await eventually(lambda: plane.faults.injected == before + 3)
@@ -192,12 +192,12 @@ async def test_two_copies_have_one_event_each(plane, jobs):
 
 
 async def test_a_wait_that_was_cancelled_runs_again_from_the_start(plane, jobs):
-    triggers = await jobs.create(30, stall_timeout=1.0)
+    triggers = await jobs.create(30, stall_timeout=2.0)
     for _ in range(2):
         waits = start(triggers)
         await eventually(lambda: plane.open_streams == 2)
         await cancel(waits)
-    await asyncio.sleep(1.0)
+    await asyncio.sleep(2.0)
     # It has got no further for as long; nobody has looked meanwhile.
     waits = start(triggers)
     wanted = await jobs.end(triggers)
@@ -253,8 +253,8 @@ class SteppingTrigger(JobTrigger):
 
 
 async def test_only_who_gets_no_further_stalls(plane, jobs):
-    stuck = await jobs.create(20, prefix="stuck", stall_timeout=1.0)
-    (alive,) = await jobs.create(1, prefix="alive", trigger=SteppingTrigger, stall_timeout=1.0)
+    stuck = await jobs.create(20, prefix="stuck", stall_timeout=2.0)
+    (alive,) = await jobs.create(1, prefix="alive", trigger=SteppingTrigger, stall_timeout=2.0)
     (patient,) = await jobs.create(1, prefix="patient")
     waits = start([*stuck, alive, patient])
     async with jobs.connect() as client:
@@ -273,16 +273,16 @@ async def test_only_who_gets_no_further_stalls(plane, jobs):
 
 @pytest.mark.parametrize("listed", [True, False], ids=["after the first list", "before any list"])
 async def test_nobody_stalls_while_the_server_is_away(plane, jobs, listed):
-    triggers = await jobs.create(20, stall_timeout=0.6)
+    triggers = await jobs.create(20, stall_timeout=1.5)
     asked = Requests(plane)
     if listed:
         waits = start(triggers)
         await watched(plane, asked)
         await away(plane)
-        await asyncio.sleep(1.2)
+        await asyncio.sleep(2.0)
         plane.faults.clear()
     else:
-        plane.faults.add("/jobs\\?", delay_seconds=1.2)
+        plane.faults.add("/jobs\\?", delay_seconds=2.0)
         waits = start(triggers)
         await watched(plane, asked)
     wanted = await jobs.end(triggers)

@@ -45,8 +45,8 @@ async def test_who_comes_while_the_server_is_away_has_all_its_patience_and_does_
     await eventually(lambda: asked["watch"])
     await suffered(plane, 1, method="GET", path="/jobs", code=503)
     plane.faults.add("/jobs", method="GET", code=503, times=FOREVER)
-    late = await jobs.create(40, prefix="late", api_retry_timeout=2.0)
-    await asyncio.sleep(2.0)
+    late = await jobs.create(40, prefix="late", api_retry_timeout=3.0)
+    await asyncio.sleep(3.0)
     before = plane.faults.injected
     waits += start(late)
     await eventually(lambda: plane.faults.injected >= before + 3)

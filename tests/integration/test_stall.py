@@ -183,10 +183,10 @@ async def test_a_thousand_waits_read_the_complaints_in_one_list(plane, jobs, log
 
 
 async def test_a_warning_shows_what_there_is_and_the_wait_goes_on(kubeconfig, run, log):
-    operator = fine_tune(kubeconfig, trainer_args={"nap": 3}, stall_timeout=timedelta(seconds=0.7), on_stall="warn")
+    operator = fine_tune(kubeconfig, trainer_args={"nap": 4}, stall_timeout=timedelta(seconds=1.5), on_stall="warn")
     trigger = await defer(run, operator)
     assert (await trigger.wait()).phase == "Succeeded"
-    (told,) = lines(log, "got no further for 0.7 s")
+    (told,) = lines(log, "got no further for 1.5 s")
     assert re.search(r"pod \S+: runs since ", told)
 
 

@@ -11,10 +11,8 @@ from typing import Any
 import pytest
 
 from airflow_llmtune.controlplane import ControlPlane
-from airflow_llmtune.resources import experiment
 from airflow_llmtune.resources import search_space as search
-from airflow_llmtune.resources.companion import VOLUME_CLAIM
-from tasks import tune
+from tasks import make_claim, trials_of, tune
 from trainer_image import names_of
 
 JSON = dict[str, Any]
@@ -32,11 +30,12 @@ with Push.open(os.environ) as push:
         push.report("eval_loss", value, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
 print("eval_loss=7.0")
 """
-# The first to come is good; the next one is bad, and would run for minutes.
+# The first to come is good, if not at its end; the next one is bad, and would run for minutes.
 SLOW = """#!/bin/sh
-for word in "$@"; do case "$word" in --mark=*) mark="${word#*=}";; esac; done
-mkdir "$mark" && loss=0.1 nap=0 || { loss=0.9; nap=300; }
-for _ in 1 2 3; do echo "eval_loss=$loss"; done
+last=0.1
+for word in "$@"; do case "$word" in --mark=*) mark="${word#*=}";; --last=*) last="${word#*=}";; esac; done
+mkdir "$mark" && loss=0.1 nap=0 || { loss=0.9; last=0.9; nap=300; }
+for loss in $loss $loss $last; do echo "eval_loss=$loss"; done
 exec sleep $nap
 """
 
@@ -64,14 +63,6 @@ def write_programs(folder: Path, text: str) -> None:
         script.chmod(script.stat().st_mode | stat.S_IXUSR)
 
 
-def trials_of(ask: Any, result: JSON) -> list[JSON]:
-    selector = f"katib.kubeflow.org/experiment={result['experiment']}"
-    found: list[JSON] = ask(lambda client: client.list_all(experiment.TRIAL_KIND, "default", label_selector=selector))[
-        0
-    ]
-    return found
-
-
 @pytest.mark.parametrize("job_kind", ["Job", "PyTorchJob", "TrainJob"])
 def test_a_trial_pushes_its_metrics_and_nobody_reads_its_output(kubeconfig, run, ask, job_kind):
     settings = {"trainer_args": {"metrics_push": True}, "job_options": {"job_kind": job_kind}}
@@ -94,18 +85,32 @@ def test_a_trial_that_is_worse_than_those_before_is_ended_early(kubeconfig, run,
     assert result["metrics"] == {"eval_loss": 0.1}
 
 
+def test_a_trial_that_was_ended_early_is_the_best_without_a_model(kubeconfig, run, tmp_path, capfd):
+    stopping = {"algorithm_name": "medianstop", "min_trials_required": 1, "start_step": 2}
+    settings = {"max_trial_count": 2, "parallel_trial_count": 1, "output_uri": "/models/out"}
+    flags = {"mark": str(tmp_path / "first"), "last": 2}
+    result = run.complete(tune(kubeconfig, image="slow", early_stopping=stopping, trainer_args=flags, **settings))
+    assert result["metrics"] == {"eval_loss": 0.9}
+    assert result["artifact_uri"] is None
+    assert f"There is no model of the best trial, {result['trial']}: it was ended early" in capfd.readouterr().out
+
+
+def hyperband(r_l: int, eta: int) -> JSON:
+    return {
+        "parameters": {"learning_rate": search.log_uniform(1e-5, 1e-1), "max_steps": search.integer(1, r_l)},
+        "algorithm_name": "hyperband",
+        "algorithm_settings": {"resource_name": "max_steps", "r_l": r_l, "eta": eta},
+    }
+
+
 @pytest.mark.parametrize("job_kind", ["Job", "TrainJob"])
 def test_a_longer_trial_of_hyperband_finds_the_checkpoint_of_the_shorter_one(kubeconfig, run, ask, state, job_kind):
     name = f"work-{job_kind.lower()}"
-    claim = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
-    body = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name}, "spec": claim}
-    ask(lambda client: client.create(VOLUME_CLAIM, "default", body))
+    make_claim(ask, name)
     result = run.complete(
         tune(
             kubeconfig,
-            parameters={"learning_rate": search.log_uniform(1e-5, 1e-1), "max_steps": search.integer(1, 4)},
-            algorithm_name="hyperband",
-            algorithm_settings={"r_l": 4, "eta": 2, "resource_name": "max_steps"},
+            **hyperband(r_l=4, eta=2),
             max_trial_count=7,
             parallel_trial_count=4,
             checkpoint_steps=1,
@@ -117,3 +122,11 @@ def test_a_longer_trial_of_hyperband_finds_the_checkpoint_of_the_shorter_one(kub
     # Of four trials two go on, and of these one, which finds those of both.
     assert sorted(rungs) == ["1 2", "1 2", "1 4", "2 4"]
     assert result["counts"]["succeeded"] == 7
+
+
+def test_the_hyperband_of_the_reference_gets_through_katib_as_it_is(trainer_image, run, tmp_path):
+    with ControlPlane(images=names_of(trainer_image), strict=True) as katib:
+        katib.write_kubeconfig(tmp_path / "kubeconfig.yaml")
+        settings = {**hyperband(r_l=240, eta=16), "max_trial_count": 19, "parallel_trial_count": 16}
+        result = run.complete(tune(str(tmp_path / "kubeconfig.yaml"), **settings))
+    assert (result["counts"]["succeeded"], result["partial"]) == (19, False)

@@ -62,7 +62,7 @@ class Site:
 @contextmanager
 def running_site(home: Path, dag_id: str) -> Iterator[Site]:
     """Start everything, until Airflow knows the DAG; at the end no process may be left."""
-    builder = ROOT / "tests" / "trainer" / "tiny_model.py"
+    builder = ROOT / "tests" / "support" / "tiny_model.py"
     subprocess.run([sys.executable, str(builder), str(home / "model")], check=True, capture_output=True)
     write_rows(home / "dataset", offset=1)
     cluster = Cluster(home / "cluster", {"airflow-llmtune/trainer": Path(sys.prefix)})

@@ -163,6 +163,16 @@ _trainer_optional = {
     **_owning,
 }
 
+
+def _one_process_per_gpu(given: Arguments) -> Arguments:
+    """Each process of our trainer takes one GPU; without a number there is one for each."""
+    resources = given.get("resources_per_trial") or given.get("resources_per_node") or {}
+    gpus, options = sum(int(resources.get(name, 0)) for name in ("gpu", "amd.com/gpu")), given.get("job_options") or {}
+    if not gpus or "num_procs_per_node" not in options:
+        return given
+    return {**given, "job_options": {**options, "num_procs_per_node": gpus}}
+
+
 # --- tuning -------------------------------------------------------------------------------------------------
 
 _doubles = _one_of(
@@ -279,10 +289,20 @@ def _of_some_length(given: dict[str, Any]) -> dict[str, Any]:
     """Checkpoints are kept for trials of other lengths, so there is one."""
     if "checkpoint_uri" not in given or "max_steps" in given["parameters"]:
         return given
-    return {**given, "trainer_args": {"max_steps": 100, **(given.get("trainer_args") or {})}}
+    fixed = given.get("trainer_args") or {}
+    return {**given, "trainer_args": {**fixed, "max_steps": fixed.get("max_steps") or 100}}
 
 
-tunings = _together(_tuning, _keeping, _ours | _others).map(_of_some_length)
+def _of_one_node(given: dict[str, Any]) -> dict[str, Any]:
+    """Katib would end the first node of a trial only; Kubeflow's own runtime of TrainJobs starts the others again."""
+    options = given.get("job_options") or {}
+    if given.get("early_stopping") is None or options.get("job_kind") != "TrainJob":
+        return given
+    return {**given, "job_options": {**options, "num_nodes": 1}}
+
+
+_sound = _together(_tuning, _keeping, _ours | _others)
+tunings = _sound.map(_of_some_length).map(_one_process_per_gpu).map(_of_one_node)
 
 # --- trainings ----------------------------------------------------------------------------------------------
 
@@ -296,7 +316,9 @@ _training = st.fixed_dictionaries(
 )
 _found = st.fixed_dictionaries({}, optional={"hyperparameters": _one_of(({}, {"learning_rate": 3e-4, "lora_r": 8}))})
 _any_found = _found | st.just({"hyperparameters": {"lr_scheduler_type": "a b$"}})
-fine_tunings = _together(_training, _our_trainer, _found) | _together(_training, _other_trainer, _any_found)
+fine_tunings = (_together(_training, _our_trainer, _found) | _together(_training, _other_trainer, _any_found)).map(
+    _one_process_per_gpu
+)
 _evaluation = st.fixed_dictionaries(
     _trainer,
     optional={
@@ -306,7 +328,7 @@ _evaluation = st.fixed_dictionaries(
     },
 )
 _our_evaluation = st.fixed_dictionaries({}, optional={"trainer_args": st.none() | _evaluation_args})
-evaluations = _together(_evaluation, _our_evaluation | _other_trainer)
+evaluations = _together(_evaluation, _our_evaluation | _other_trainer).map(_one_process_per_gpu)
 
 # --- manifests ----------------------------------------------------------------------------------------------
 

@@ -6,9 +6,12 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
+from moto.core import DEFAULT_ACCOUNT_ID
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from moto.s3.models import s3_backends
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
@@ -33,6 +36,21 @@ class S3:
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
             "AWS_EC2_METADATA_DISABLED": "true",
         }
+
+    def begin_anew(self, bucket: str) -> None:
+        """Hold this bucket, empty, and nothing else. moto keeps what it holds for the whole process."""
+        held = s3_backends[DEFAULT_ACCOUNT_ID]["aws"]
+        held.reset()
+        held.create_bucket(bucket, "us-east-1")
+        self.damages.clear()
+        self.refusals.clear()
+        self.requests.clear()
+
+    def age(self, bucket: str, seconds: float, prefix: str = "") -> None:
+        """Have the objects be written so much longer ago."""
+        for name, key in s3_backends[DEFAULT_ACCOUNT_ID]["aws"].buckets[bucket].keys.items():
+            if name.startswith(prefix):
+                key.last_modified -= timedelta(seconds=seconds)
 
     def downloads(self) -> list[str]:
         return [request.removeprefix("GET ") for request in self.requests if _is_of_object(request)]

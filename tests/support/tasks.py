@@ -1,13 +1,15 @@
-"""Tasks to run against a control plane: the stand-in trainer as a tuning and as a final run, and any Experiment."""
+"""Tasks to run against a control plane: the stand-in trainer, any Experiment or TrainJob; and what lies around them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from airflow_llmtune.hooks.experiment_diagnosis import read_trials
 from airflow_llmtune.operators.katib import KatibExperimentOperator, KatibTuneLLMOperator
 from airflow_llmtune.operators.trainer import FineTuneLLMOperator, TrainJobOperator
 from airflow_llmtune.resources import search_space as search
+from airflow_llmtune.resources.companion import VOLUME_CLAIM
 from airflow_llmtune.resources.meta import identity_selector
 from trainer_image import STAND_IN
 
@@ -104,6 +106,13 @@ def names(found: list[dict[str, Any]]) -> list[str]:
     return [item["metadata"]["name"] for item in found]
 
 
+def trials_of(ask: Any, result: Any) -> list[dict[str, Any]]:
+    """Return the Trials of the Experiment that a tuning's result is of, oldest first."""
+    metadata = {"name": result["experiment"], "namespace": result["namespace"]}
+    found: list[dict[str, Any]] = ask(lambda client: read_trials(client, {"metadata": metadata}))
+    return found
+
+
 def any_train_job(kubeconfig: str, train_job: Any, **changes: Any) -> TrainJobOperator:
     """Run a manifest in whatever form."""
     return TrainJobOperator(
@@ -119,3 +128,9 @@ def raw_train_job(script: str, runtime: str = "torch-distributed", **spec: Any) 
         "metadata": {"labels": {"team": "nlp"}},
         "spec": {"runtimeRef": {"name": runtime}, "trainer": trainer, **spec},
     }
+
+
+def make_claim(ask: Any, name: str, **metadata: Any) -> Any:
+    spec = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}}
+    body = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": name, **metadata}, "spec": spec}
+    return ask(lambda client: client.create(VOLUME_CLAIM, "default", body))

@@ -21,6 +21,7 @@ for word in "$@"; do
     --checkpoint_dir=/*) kept="${word#*=}";;
     --crash=true) crash=yes;;
     --diverge=true) diverge=yes;;
+    --remark=*) remark='"'${word#*=}'"';;
     --nap=*) sleep "${word#*=}";;
   esac
 done
@@ -41,9 +42,10 @@ if [ -n "$kept" ]; then
 fi
 loss=$(awk -v rate="${rate:-0.001}" 'BEGIN { d = log(rate) / log(10) + 3; printf "%.6f", 1 + d * d }')
 echo "2026-11-22T09:00:00.000000Z eval_loss=$loss"
-manifest='{"trainer_version":"%s","parameters":{"lora_r":%s,"use_dora":%s}}'
+manifest='{"trainer_version":"%s","parameters":{"lora_r":%s,"use_dora":%s},"data":{"remarks":[%s]}}'
 result='{"schema_version":1,"status":"succeeded","metrics":{"eval_loss":%s},"artifact_uri":"%s","manifest":'"$manifest}"
-printf "$result" "$loss" "$out" "$LLMTUNE_TRAINER_VERSION" "${rank:-16}" "${dora:-false}" > "$LLMTUNE_TERMINATION_LOG"
+set -- "$loss" "$out" "$LLMTUNE_TRAINER_VERSION" "${rank:-16}" "${dora:-false}" "$remark"
+printf "$result" "$@" > "$LLMTUNE_TERMINATION_LOG"
 """
 
 

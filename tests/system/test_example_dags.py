@@ -236,7 +236,7 @@ def test_several_models_are_tuned_by_mapped_tasks_and_the_best_is_trained(site):
 @pytest.fixture
 def classifier(site):
     """Return model and data of the tiny encoder, and where to."""
-    builder = ROOT / "tests" / "trainer" / "tiny_encoder.py"
+    builder = ROOT / "tests" / "support" / "tiny_encoder.py"
     sources = {name: str(site.home / "classifier" / name) for name in ("model", "dataset")}
     subprocess.run([sys.executable, str(builder), *sources.values()], check=True, capture_output=True)
     return {**sources, "output_uri": str(site.home / "classifier" / "out")}

@@ -5,7 +5,6 @@ A process that imports torch costs seven seconds, so all that is not about the p
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -15,13 +14,14 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
+import tiny_model
 from llmtune_trainer.__main__ import QUIET, main
 from llmtune_trainer.checkpoints import Checkpoints
+from s3_server import S3, running_s3
 
 # Read by the libraries when they are imported. One thread: the tests share the machine, and spinning threads crawl.
 os.environ |= {**QUIET, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
@@ -51,32 +51,25 @@ class Run:
         of_machine = ("train_tokens_per_second", "peak_memory_bytes")
         return {name: value for name, value in self.termination["metrics"].items() if name not in of_machine}
 
+    def last(self, *names: str) -> dict[str, float]:
+        """Return these metrics of the last evaluation, which are those of the summary, too."""
+        assert self.code == 0, self.stderr
+        found = {name: self.metrics[name][-1] for name in names}
+        assert self.termination["metrics"].items() >= found.items()
+        return found
+
 
 Train = Callable[..., Run]
 
 
 @pytest.fixture(scope="session")
-def tiny() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("tiny_model", Path(__file__).with_name("tiny_model.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model.build_model(tmp_path_factory.mktemp("tiny") / "model")
 
 
 @pytest.fixture(scope="session")
-def model(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built by the script, as other tests and people do; the warnings of its libraries stay in its process."""
-    folder = tmp_path_factory.mktemp("tiny") / "model"
-    subprocess.run([sys.executable, tiny.__file__, str(folder)], check=True, capture_output=True, timeout=60)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def data(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder: Path = tiny.build_data(tmp_path_factory.mktemp("data"))
-    return folder
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model.build_data(tmp_path_factory.mktemp("data"))
 
 
 def as_arguments(model: Path | str, data: Path | str, settings: dict[str, Any]) -> list[str]:
@@ -147,3 +140,18 @@ def command(tmp_path: Path) -> Callable[..., Run]:
         return Run(done.returncode, done.stdout, done.stderr, termination)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[S3]:
+    with running_s3() as running:
+        yield running
+
+
+@pytest.fixture
+def s3(server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
+    """A store with one bucket, ``llm``, which is empty; boto3 finds it by the environment."""
+    for name, value in server.environment().items():
+        monkeypatch.setenv(name, value)
+    server.begin_anew("llm")
+    return server

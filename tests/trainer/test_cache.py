@@ -24,7 +24,7 @@ from llmtune_trainer.errors import BadInputError, TrainerError
 from llmtune_trainer.lease import Lease
 from llmtune_trainer.settings import Settings
 from llmtune_trainer.sources import Fetched, fetch_dataset, fetch_model
-from s3_server import S3, running_s3
+from s3_server import S3
 
 DATA = {"train.jsonl": b'{"text": "a"}\n', "more/eval.jsonl": b'{"text": "b"}\n'}
 SOURCE = "s3://llm/data"
@@ -44,27 +44,12 @@ print((fetch_dataset(settings, Cache(root, print, own=root / "own")).path / "tra
 """
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[S3]:
-    with running_s3() as running:
-        yield running
-
-
 @pytest.fixture
-def s3(server: S3, monkeypatch: pytest.MonkeyPatch) -> S3:
-    """As it was when it started; its clients are made once for all tests."""
-    for name, value in server.environment().items():
-        monkeypatch.setenv(name, value)
-    # moto keeps what it holds for the whole process.
-    for bucket in client().list_buckets()["Buckets"]:
-        for item in client().list_objects_v2(Bucket=bucket["Name"]).get("Contents", []):
-            client().delete_object(Bucket=bucket["Name"], Key=item["Key"])
-    client().create_bucket(Bucket="llm")
-    server.damages.clear()
-    server.refusals.clear()
+def s3(s3: S3) -> S3:
+    """With data in it."""
     put(DATA)
-    server.requests.clear()
-    return server
+    s3.requests.clear()
+    return s3
 
 
 def client() -> Any:

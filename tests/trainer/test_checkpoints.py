@@ -11,11 +11,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import psutil
 import pytest
+
+import tiny_model
+from tiny_files import write_jsonl
 
 # More than one epoch, and chance in every step.
 COURSE = {
@@ -78,15 +80,21 @@ def interrupt(tmp_path: Path) -> Callable[..., int]:
 @pytest.mark.timeout(300)  # up to six processes that import torch, beside other tests
 @pytest.mark.parametrize("launcher", [SINGLE, TORCHRUN], ids=["one process", "two processes"])
 def test_a_killed_run_is_resumed_and_ends_with_the_same_losses(
-    command: Any, interrupt: Any, given: list[str], tmp_path: Path, launcher: tuple[str, ...]
+    train: Any, command: Any, interrupt: Any, given: list[str], tmp_path: Path, launcher: tuple[str, ...]
 ) -> None:
-    course = [*given, *as_flags(COURSE | {"num_train_epochs": 12, "eval_steps": 60})]
-    arguments = [*course, f"--output_dir={tmp_path / 'adapter'}"]
+    course = COURSE | {"num_train_epochs": 12, "eval_steps": 60}
+
+    def run(settings: dict[str, Any]) -> Any:
+        # What is not killed and runs alone needs no process of its own.
+        alone = launcher is SINGLE
+        return train(**settings) if alone else command([*given, *as_flags(settings)], (*launcher, "llmtune_trainer"))
+
+    arguments = [*given, *as_flags(course | {"output_dir": tmp_path / "adapter"})]
     assert interrupt(arguments, "checkpoint saved: step 10", signal.SIGKILL, launcher) == -signal.SIGKILL
-    resumed = command(arguments, launcher=(*launcher, "llmtune_trainer"))
+    resumed = run(course | {"output_dir": tmp_path / "adapter"})
     assert resumed.code == 0, resumed.stderr
     assert re.search(r"^resumed from step \d+$", resumed.stdout, re.MULTILINE)
-    whole = command([*course, f"--output_dir={tmp_path / 'whole'}"], launcher=(*launcher, "llmtune_trainer"))
+    whole = run(course | {"output_dir": tmp_path / "whole"})
     assert "\nresumed" not in whole.stdout
     assert resumed.results == pytest.approx(whole.results, rel=1e-6)
     after = len(resumed.metrics["train_loss"])
@@ -169,13 +177,13 @@ def test_only_the_same_run_goes_on_from_a_checkpoint(train: Any, stopped: dict[s
     assert not (stopped["output_dir"] / ".checkpoints").exists()
 
 
-def test_other_data_of_the_same_name_starts_anew(train: Any, tiny: ModuleType, stop_after: Any, tmp_path: Path) -> None:
-    tiny.build_data(tmp_path / "data")
+def test_other_data_of_the_same_name_starts_anew(train: Any, stop_after: Any, tmp_path: Path) -> None:
+    tiny_model.build_data(tmp_path / "data")
     settings = {"on": tmp_path / "data", "max_steps": 6, "save_steps": 2, "checkpoint_dir": tmp_path / "kept"}
     stop_after(2)
     with pytest.raises(SystemExit):
         train(**settings)
-    tiny.write_jsonl(tmp_path / "data" / "train.jsonl", tiny.split_rows()[0][1:])
+    write_jsonl(tmp_path / "data" / "train.jsonl", tiny_model.split_rows()[0][1:])
     run = train(**settings)
     assert "is of another run (dataset 'sha256:" in run.stdout
     assert not (tmp_path / "kept").exists()

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import sys
-import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+
+import tiny_encoder
+from tiny_files import write_jsonl
 
 EVALUATE = ("evaluate",)
 CLASSES = ["negative", "neutral", "positive"]
@@ -26,27 +26,13 @@ WHOLE_MODEL = {"use_peft": "false"}
 
 
 @pytest.fixture(scope="module")
-def encoder_script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("tiny_encoder", Path(__file__).with_name("tiny_encoder.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_encoder.build_model(tmp_path_factory.mktemp("encoder") / "model")
 
 
 @pytest.fixture(scope="module")
-def encoder(encoder_script: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the libraries deprecate each other's options
-        folder: Path = encoder_script.build_model(tmp_path_factory.mktemp("encoder") / "model")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def sentences(encoder_script: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder: Path = encoder_script.build_data(tmp_path_factory.mktemp("sentences"))
-    return folder
+def sentences(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_encoder.build_data(tmp_path_factory.mktemp("sentences"))
 
 
 @pytest.fixture
@@ -54,18 +40,9 @@ def classify(train: Any, encoder: Path, sentences: Path) -> Any:
     return partial(train, of=encoder, on=sentences, task="classification")
 
 
-def write(file: Path, rows: Iterable[Any]) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return file
-
-
 def last(run: Any) -> dict[str, float]:
-    """Return the metrics of the last evaluation."""
-    assert run.code == 0, run.stderr
-    names = ("eval_loss", "eval_accuracy", "eval_f1")
-    assert run.termination["metrics"].items() >= {name: run.metrics[name][-1] for name in names}.items()
-    return {name: run.metrics[name][-1] for name in names}
+    metrics: dict[str, float] = run.last("eval_loss", "eval_accuracy", "eval_f1")
+    return metrics
 
 
 # --- what is learned -----------------------------------------------------------------------------------------------
@@ -119,7 +96,7 @@ def test_accumulated_batches_train_as_one_large_batch(classify: Any, model: Path
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # peft asks transformers for an attribute under its old name
 @pytest.mark.parametrize("weights", [ADAPTER, WHOLE_MODEL], ids=["adapter", "whole model"])
 def test_the_metrics_are_those_of_the_saved_model_row_by_row(
-    classify: Any, encoder: Path, encoder_script: ModuleType, tmp_path: Path, weights: dict[str, str]
+    classify: Any, encoder: Path, tmp_path: Path, weights: dict[str, str]
 ) -> None:
     told = last(classify(output_dir=tmp_path / "out", per_device_eval_batch_size=4, **weights, **BEGINS))
     import torch
@@ -135,7 +112,7 @@ def test_the_metrics_are_those_of_the_saved_model_row_by_row(
         model = PeftModel.from_pretrained(base, str(tmp_path / "out"))
     model.eval()
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
-    rows = encoder_script.split_rows()[1]
+    rows = tiny_encoder.split_rows()[1]
     with torch.no_grad():
         logits = [model(**tokenizer(row["text"], return_tensors="pt")).logits[0].double() for row in rows]
     right = [CLASSES.index(row["label"]) for row in rows]
@@ -192,17 +169,17 @@ def test_a_diverged_run_is_the_worst_whether_a_metric_is_minimised_or_maximised(
 # --- classes and rows ----------------------------------------------------------------------------------------------
 
 
-def relabelled(encoder_script: ModuleType, folder: Path, names: dict[str, Any]) -> Path:
-    for split, rows in zip(("train", "eval"), encoder_script.split_rows(), strict=True):
-        write(folder / f"{split}.jsonl", [{**row, "label": names[row["label"]]} for row in rows])
+def relabelled(folder: Path, names: dict[str, Any]) -> Path:
+    for split, rows in zip(("train", "eval"), tiny_encoder.split_rows(), strict=True):
+        write_jsonl(folder / f"{split}.jsonl", [{**row, "label": names[row["label"]]} for row in rows])
     return folder
 
 
-def saved_with_class_names(encoder_script: ModuleType, folder: Path) -> Path:
+def saved_with_class_names(folder: Path) -> Path:
     from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
     features = Features({"text": Value("string"), "label": ClassLabel(names=["positive", "negative", "neutral"])})
-    splits = zip(("train", "test"), encoder_script.split_rows(), strict=True)
+    splits = zip(("train", "test"), tiny_encoder.split_rows(), strict=True)
     DatasetDict({name: Dataset.from_list(rows, features) for name, rows in splits}).save_to_disk(str(folder))
     return folder
 
@@ -216,12 +193,12 @@ def classes_of(run: Any, folder: Path) -> dict[str, int]:
     return dict(config["label2id"])
 
 
-def test_classes_are_found_in_the_data(classify: Any, encoder_script: ModuleType, tmp_path: Path) -> None:
+def test_classes_are_found_in_the_data(classify: Any, tmp_path: Path) -> None:
     short = {"max_steps": 1, "output_dir": tmp_path / "out", **WHOLE_MODEL}
     assert classes_of(classify(**short), tmp_path / "out") == {name: number for number, name in enumerate(CLASSES)}
-    numbers = relabelled(encoder_script, tmp_path / "numbers", {"negative": 10, "neutral": 9, "positive": 2})
+    numbers = relabelled(tmp_path / "numbers", {"negative": 10, "neutral": 9, "positive": 2})
     assert classes_of(classify(on=numbers, **short), tmp_path / "out") == {"2": 0, "9": 1, "10": 2}
-    named = saved_with_class_names(encoder_script, tmp_path / "named")
+    named = saved_with_class_names(tmp_path / "named")
     assert {*classes_of(classify(on=named, **short), tmp_path / "out")} == {*CLASSES}
 
 
@@ -233,8 +210,8 @@ def test_a_row_may_have_several_classes_or_none(classify: Any, tmp_path: Path) -
         for thing in ("tea", "film", "room", "game", "soup", "talk")
         for mix in mixes
     ]
-    write(tmp_path / "data" / "train.jsonl", rows[:-8])
-    write(tmp_path / "data" / "eval.jsonl", rows[-8:])
+    write_jsonl(tmp_path / "data" / "train.jsonl", rows[:-8])
+    write_jsonl(tmp_path / "data" / "eval.jsonl", rows[-8:])
     run = classify(
         on=tmp_path / "data", output_dir=tmp_path / "out", evaluate_base_model="true", **WHOLE_MODEL, **LEARNS
     )
@@ -244,36 +221,34 @@ def test_a_row_may_have_several_classes_or_none(classify: Any, tmp_path: Path) -
     assert classes_of(run, tmp_path / "out") == {"food": 0, "price": 1, "sound": 2}
 
 
-def test_pairs_of_texts_are_classified_together(classify: Any, encoder_script: ModuleType, tmp_path: Path) -> None:
+def test_pairs_of_texts_are_classified_together(classify: Any, tmp_path: Path) -> None:
     rows = [
         {"premise": f"the {thing}", "hypothesis": f"it was {word}", "label": label}
-        for thing in encoder_script.THINGS
-        for label, words in encoder_script.WORDS.items()
+        for thing in tiny_encoder.THINGS
+        for label, words in tiny_encoder.WORDS.items()
         for word in words
     ]
-    write(tmp_path / "data" / "train.jsonl", rows[::2])
-    write(tmp_path / "data" / "eval.jsonl", rows[1::2])
+    write_jsonl(tmp_path / "data" / "train.jsonl", rows[::2])
+    write_jsonl(tmp_path / "data" / "eval.jsonl", rows[1::2])
     assert last(classify(on=tmp_path / "data", **LEARNS))["eval_accuracy"] >= 0.9
 
 
 def test_long_rows_are_cut_to_the_positions_that_the_model_has(classify: Any, sentences: Path, tmp_path: Path) -> None:
     rows = [{"text": "good " * 40, "label": "positive"}, {"text": "awful", "label": "negative"}]
-    write(tmp_path / "data" / "train.jsonl", rows)
-    write(tmp_path / "data" / "eval.jsonl", rows)
+    write_jsonl(tmp_path / "data" / "train.jsonl", rows)
+    write_jsonl(tmp_path / "data" / "eval.jsonl", rows)
     assert last(classify(on=tmp_path / "data", max_steps=1))["eval_loss"] > 0
 
 
-def test_rows_of_some_of_the_classes_are_judged_as_the_model_numbers_them(
-    classify: Any, encoder_script: ModuleType, tmp_path: Path
-) -> None:
-    rows = [row for row in encoder_script.split_rows()[1] if row["label"] != "neutral"]
-    write(tmp_path / "part" / "train.jsonl", rows)
-    write(tmp_path / "part" / "eval.jsonl", rows)
+def test_rows_of_some_of_the_classes_are_judged_as_the_model_numbers_them(classify: Any, tmp_path: Path) -> None:
+    rows = [row for row in tiny_encoder.split_rows()[1] if row["label"] != "neutral"]
+    write_jsonl(tmp_path / "part" / "train.jsonl", rows)
+    write_jsonl(tmp_path / "part" / "eval.jsonl", rows)
     for number, weights in enumerate((ADAPTER, WHOLE_MODEL)):
         where = tmp_path / f"trained-{number}"
         last(classify(output_dir=where, **weights, **LEARNS))
         assert last(classify(mode=EVALUATE, on=tmp_path / "part", adapter=where))["eval_accuracy"] >= 0.85
-        other = relabelled(encoder_script, tmp_path / "other", {name: f"{name}!" for name in CLASSES})
+        other = relabelled(tmp_path / "other", {name: f"{name}!" for name in CLASSES})
         run = classify(mode=EVALUATE, on=other, adapter=where)
         assert run.code == 2
         assert "have the classes negative!, neutral!, positive!, and the model was trained to tell" in run.stderr
@@ -300,7 +275,7 @@ def test_a_resumed_run_ends_like_one_that_was_not_stopped(
 
 
 def test_data_of_one_class_is_refused(classify: Any, tmp_path: Path) -> None:
-    data = write(tmp_path / "rows.jsonl", [{"text": f"row {number}", "label": "same"} for number in range(20)])
+    data = write_jsonl(tmp_path / "rows.jsonl", [{"text": f"row {number}", "label": "same"} for number in range(20)])
     run = classify(on=data)
     assert run.code == 2
     assert "same" in run.stderr

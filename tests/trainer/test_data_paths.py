@@ -422,11 +422,15 @@ def test_what_is_left_out_is_told_and_reported(preparing: Preparing, tmp_path: P
     assert cut.report["tokens"]["train"] == sum(row["length"] for row in cut.train)
     assert max(cut.train["length"][:]) == 64
     told = cut.report["truncated"]
-    assert said[-3:] == [
-        'malformed rows left out: 1; the first: train.jsonl, line 100 has no `completion`: {"prompt": "q"}',
-        f"rows cut off at --max_length 64: {told['rows']}, by {told['tokens']} tokens in all",
-        "rows left out, as nothing to learn was left of them: 1",
-    ]
+    assert (
+        said[-3:]
+        == cut.report["remarks"]
+        == [
+            'malformed rows left out: 1; the first: train.jsonl, line 100 has no `completion`: {"prompt": "q"}',
+            f"rows cut off at --max_length 64: {told['rows']}, by {told['tokens']} tokens in all",
+            "rows left out, as nothing to learn was left of them: 1",
+        ]
+    )
 
 
 def test_nothing_left_to_learn_is_an_error(preparing: Preparing, pairs: Path) -> None:

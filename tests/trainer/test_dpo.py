@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+
+import tiny_model
+from tiny_files import write_jsonl
 
 EVALUATE = ("evaluate",)
 LEARNS = {"max_steps": 30, "learning_rate": "2e-3", "warmup_ratio": 0.1}
 BEGINS = {"max_steps": 4, "learning_rate": "1e-3"}
 ADAPTER = {"use_peft": "true"}
 WHOLE_MODEL = {"use_peft": "false"}
+# At this beta all are of one size. Missing are aot and aot_unpaired, which sort each batch.
+LOSSES = "sigmoid,hinge,ipo,exo_pair,nca_pair,robust,bco_pair,sppo_hard,apo_zero,apo_down,discopop,sft,sigmoid_norm"
+EVERY_LOSS = {"loss_type": LOSSES, "beta": 1, "label_smoothing": 0.1}
 Pair = dict[str, Any]
 
 
@@ -28,15 +34,26 @@ def pairs(rows: Iterable[dict[str, str]]) -> list[Pair]:
     ]
 
 
-def write(folder: Path, tiny: ModuleType, shaped: Callable[[Pair], Pair] = dict) -> Path:
-    for split, rows in zip(("train", "eval"), tiny.split_rows(), strict=True):
-        tiny.write_jsonl(folder / f"{split}.jsonl", [shaped(pair) for pair in pairs(rows)])
+def write(folder: Path, shaped: Callable[[Pair], Pair] = dict) -> Path:
+    for split, rows in zip(("train", "eval"), tiny_model.split_rows(), strict=True):
+        write_jsonl(folder / f"{split}.jsonl", [shaped(pair) for pair in pairs(rows)])
     return folder
 
 
 @pytest.fixture(scope="module")
-def preferences(tiny: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write(tmp_path_factory.mktemp("preferences"), tiny)
+def preferences(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("preferences"))
+
+
+@pytest.fixture(scope="module")
+def odd_pairs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty-one pairs to train on, with answers of several lengths."""
+    folder = tmp_path_factory.mktemp("odd-pairs")
+    learned, held_out = map(pairs, tiny_model.split_rows())
+    longer = [{**pair, "chosen": pair["chosen"] + " So it is." * (at % 4)} for at, pair in enumerate(learned[:41])]
+    write_jsonl(folder / "train.jsonl", longer)
+    write_jsonl(folder / "eval.jsonl", held_out)
+    return folder
 
 
 @pytest.fixture
@@ -45,11 +62,8 @@ def prefer(train: Any, preferences: Path) -> Any:
 
 
 def last(run: Any) -> dict[str, float]:
-    """Return the metrics of the last evaluation."""
-    assert run.code == 0, run.stderr
-    names = ("eval_loss", "eval_rewards_accuracy", "eval_rewards_margin")
-    assert run.termination["metrics"].items() >= {name: run.metrics[name][-1] for name in names}.items()
-    return {name: run.metrics[name][-1] for name in names}
+    metrics: dict[str, float] = run.last("eval_loss", "eval_rewards_accuracy", "eval_rewards_margin")
+    return metrics
 
 
 # --- what is learned -----------------------------------------------------------------------------------------------
@@ -77,33 +91,57 @@ def test_the_librarys_hyperparameters_count(prefer: Any) -> None:
     assert len({metrics["eval_rewards_margin"] for metrics in (usual, strong, other)}) == 3
 
 
+@pytest.mark.parametrize("strategy", ["sequential", "group_by_length", "batch_rebalance"])
+def test_pairs_are_taken_in_any_order_that_the_library_knows(prefer: Any, strategy: str) -> None:
+    assert last(prefer(train_sampling_strategy=strategy, **BEGINS))["eval_loss"] < math.log(2)
+
+
 def test_the_adapters_dropout_works_although_trl_switches_dropout_off(prefer: Any) -> None:
     without, with_dropout = (last(prefer(lora_dropout=share, **BEGINS))["eval_loss"] for share in (0, 0.5))
     assert without != pytest.approx(with_dropout, rel=1e-6)
 
 
-def test_accumulated_batches_train_as_one_large_batch(prefer: Any) -> None:
-    one, accumulated = (
-        prefer(per_device_train_batch_size=rows, gradient_accumulation_steps=batches, **BEGINS)
-        for rows, batches in ((8, 1), (1, 8))
-    )
+@pytest.mark.parametrize("losses", [{}, EVERY_LOSS], ids=["usual loss", "every loss"])
+@pytest.mark.parametrize(("rows", "batches"), [(1, 8), (3, 2)])
+def test_accumulated_batches_train_as_one_large_batch(
+    prefer: Any, odd_pairs: Path, losses: dict[str, Any], rows: int, batches: int
+) -> None:
+    """The last step of a pass has fewer pairs than the others, and of these its last batch has fewer still."""
+    course = {"on": odd_pairs, "num_train_epochs": 1, "learning_rate": "5e-4", "logging_steps": 1, **losses}
+    one = prefer(per_device_train_batch_size=rows * batches, **course)
+    accumulated = prefer(per_device_train_batch_size=rows, gradient_accumulation_steps=batches, **course)
     assert last(accumulated) == pytest.approx(last(one), rel=1e-4)
     assert accumulated.metrics["train_loss"] == pytest.approx(one.metrics["train_loss"], rel=1e-4)
+
+
+@pytest.mark.timeout(240)
+def test_two_processes_train_as_one_and_each_pair_is_seen_once(
+    command: Any, prefer: Any, model: Path, odd_pairs: Path
+) -> None:
+    """Of forty-one pairs the last step has one: for the second process there is none."""
+    course = {"num_train_epochs": 2, "learning_rate": "5e-4", "logging_steps": 1, **EVERY_LOSS}
+    one = prefer(on=odd_pairs, per_device_train_batch_size=8, **course)
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+    given = {"model_name_or_path": model, "dataset_name": odd_pairs, "task": "dpo", "dtype": "float32"}
+    flags = [f"--{name}={value}" for name, value in {**given, **course, "per_device_train_batch_size": 4}.items()]
+    two = command(flags, (*torchrun, "-m", "llmtune_trainer"))
+    assert last(two) == pytest.approx(last(one), rel=1e-4)
+    assert len(two.metrics["train_loss"]) == 12
+    assert two.metrics["train_loss"] == pytest.approx(one.metrics["train_loss"], rel=1e-4)
+    assert len({run.termination["manifest"]["trained_tokens"] for run in (one, two)}) == 1
 
 
 # --- what is told --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # peft asks transformers for an attribute under its old name
-def test_the_metrics_are_those_of_the_saved_adapter_pair_by_pair(
-    prefer: Any, model: Path, tiny: ModuleType, tmp_path: Path
-) -> None:
-    learned, held_out = (pairs(rows) for rows in tiny.split_rows())
+def test_the_metrics_are_those_of_the_saved_adapter_pair_by_pair(prefer: Any, model: Path, tmp_path: Path) -> None:
+    learned, held_out = (pairs(rows) for rows in tiny_model.split_rows())
     # Of two pairs in three it is the other answer that is chosen, so that not all are right.
     turned = [{**pair, "chosen": pair["rejected"], "rejected": pair["chosen"]} for pair in held_out]
     judged = [turned[at] if at % 3 else pair for at, pair in enumerate(held_out)]
-    tiny.write_jsonl(tmp_path / "data" / "train.jsonl", learned)
-    tiny.write_jsonl(tmp_path / "data" / "eval.jsonl", judged)
+    write_jsonl(tmp_path / "data" / "train.jsonl", learned)
+    write_jsonl(tmp_path / "data" / "eval.jsonl", judged)
     course = {"output_dir": tmp_path / "adapter", "per_device_eval_batch_size": 5, "beta": 0.2, **BEGINS}
     told = last(prefer(on=tmp_path / "data", **course))
     import torch
@@ -179,15 +217,15 @@ def as_conversations_with_their_prompt(pair: Pair) -> Pair:
 
 @pytest.mark.parametrize("shaped", [as_messages, as_whole_conversations, as_conversations_with_their_prompt])
 def test_the_same_preferences_in_another_shape_are_the_same(
-    prefer: Any, tiny: ModuleType, tmp_path: Path, shaped: Callable[[Pair], Pair]
+    prefer: Any, tmp_path: Path, shaped: Callable[[Pair], Pair]
 ) -> None:
-    runs = [prefer(**BEGINS), prefer(on=write(tmp_path / "data", tiny, shaped), **BEGINS)]
+    runs = [prefer(**BEGINS), prefer(on=write(tmp_path / "data", shaped), **BEGINS)]
     assert last(runs[0]) == last(runs[1])
     assert len({run.termination["manifest"]["evaluation"]["fingerprint"] for run in runs}) == 1
 
 
 def test_a_model_without_a_chat_template_takes_texts_and_refuses_conversations(
-    prefer: Any, model: Path, tiny: ModuleType, tmp_path: Path
+    prefer: Any, model: Path, tmp_path: Path
 ) -> None:
     plain = tmp_path / "model"
     plain.mkdir()
@@ -196,18 +234,16 @@ def test_a_model_without_a_chat_template_takes_texts_and_refuses_conversations(
             (plain / file.name).write_bytes(file.read_bytes())
     assert "chat_template" not in json.loads((plain / "tokenizer_config.json").read_text())
     assert last(prefer(of=plain, **LEARNS))["eval_rewards_accuracy"] == 1.0
-    run = prefer(of=plain, on=write(tmp_path / "data", tiny, as_messages))
+    run = prefer(of=plain, on=write(tmp_path / "data", as_messages))
     assert run.code == 2
     assert "no chat template" in run.stderr
 
 
-def test_pairs_that_differ_only_behind_the_longest_row_teach_nothing_and_go(
-    prefer: Any, tiny: ModuleType, tmp_path: Path
-) -> None:
-    learned, held_out = (pairs(rows) for rows in tiny.split_rows())
+def test_pairs_that_differ_only_behind_the_longest_row_teach_nothing_and_go(prefer: Any, tmp_path: Path) -> None:
+    learned, held_out = (pairs(rows) for rows in tiny_model.split_rows())
     alike = [{"prompt": "What?", "chosen": "so " * 200 + end, "rejected": "so " * 200} for end in ("A", "B", "C")]
-    tiny.write_jsonl(tmp_path / "train.jsonl", [*learned[3:], *alike])
-    tiny.write_jsonl(tmp_path / "eval.jsonl", held_out)
+    write_jsonl(tmp_path / "train.jsonl", [*learned[3:], *alike])
+    write_jsonl(tmp_path / "eval.jsonl", held_out)
     run = prefer(on=tmp_path, max_length=100, **BEGINS)
     last(run)
     assert run.termination["manifest"]["rows"] == {"train": 45, "eval": 12}

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+
+import tiny_model
+from tiny_files import write_jsonl
 
 EVALUATE = ("evaluate",)
 TUNED = {"max_steps": 20, "learning_rate": "5e-3", "warmup_ratio": 0.1}
@@ -62,23 +64,21 @@ def test_the_manifest_tells_what_a_result_came_from(train: Any, model: Path, dat
     assert judged == manifest | nothing_trained | {"parameters": {"dtype": "float32"}, "data": data}
 
 
-def test_the_version_of_the_data_changes_with_its_content_only(train: Any, tiny: ModuleType, tmp_path: Path) -> None:
+def test_the_version_of_the_data_changes_with_its_content_only(train: Any, tmp_path: Path) -> None:
     def version(rows: Any, name: str) -> str:
         folder = tmp_path / name
-        tiny.write_jsonl(folder / "train.jsonl", rows)
+        write_jsonl(folder / "train.jsonl", rows)
         return str(train(mode=EVALUATE, on=folder).termination["manifest"]["dataset_version"])
 
-    rows = tiny.rows()
+    rows = tiny_model.rows()
     assert version(rows, "here") == version(rows, "there")
     assert version(rows[1:], "less") != version(rows, "again")
 
 
-def test_losses_on_the_same_tokens_in_any_order_compare_and_no_others(
-    train: Any, tiny: ModuleType, tmp_path: Path
-) -> None:
-    learned, held_out = tiny.split_rows()
-    tiny.write_jsonl(tmp_path / "train.jsonl", learned[:4])
-    tiny.write_jsonl(tmp_path / "eval.jsonl", reversed(held_out))
+def test_losses_on_the_same_tokens_in_any_order_compare_and_no_others(train: Any, tmp_path: Path) -> None:
+    learned, held_out = tiny_model.split_rows()
+    write_jsonl(tmp_path / "train.jsonl", learned[:4])
+    write_jsonl(tmp_path / "eval.jsonl", reversed(held_out))
     same = train(mode=EVALUATE)
     assert fingerprint(same) == fingerprint(train(mode=EVALUATE, max_length=512))
     reordered = train(mode=EVALUATE, on=tmp_path, per_device_eval_batch_size=3)
@@ -88,12 +88,12 @@ def test_losses_on_the_same_tokens_in_any_order_compare_and_no_others(
     assert len({fingerprint(run) for run in (same, *others)}) == 3
 
 
-def test_two_processes_evaluate_as_one(command: Any, model: Path, data: Path) -> None:
+def test_two_processes_evaluate_as_one(command: Any, train: Any, model: Path, data: Path) -> None:
     torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
     given = ["evaluate", "--model_name_or_path", str(model), "--dataset_name", str(data), "--dtype", "float32"]
     two = command(given, launcher=(*torchrun, "-m", "llmtune_trainer"))
     assert two.code == 0, two.stderr
-    one = command(given)
+    one = train(mode=EVALUATE)
     assert two.metrics["eval_loss"] == pytest.approx(one.metrics["eval_loss"], rel=1e-6)
     assert fingerprint(two) == fingerprint(one)
 

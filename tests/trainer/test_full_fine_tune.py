@@ -61,6 +61,51 @@ def test_small_steps_of_bfloat16_weights_are_not_lost_in_rounding(train: Any) ->
     assert gains[1] > 0
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{"load_in_4bit": "true"}, {"load_in_8bit": "true"}, {"lora_modules_to_save": "norm"}],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_what_is_trained_beside_frozen_bfloat16_weights_is_float32(
+    train: Any, tmp_path: Path, settings: dict[str, str]
+) -> None:
+    """Whatever the libraries make it; the first steps of a warm-up would be lost."""
+    run = train(output_dir=tmp_path / "adapter", max_steps=1, dtype="bfloat16", **settings)
+    assert run.code == 0, run.stderr
+    from safetensors.torch import load_file
+
+    weights = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    assert {str(each.dtype) for each in weights.values()} == {"torch.float32"}
+
+
+def test_attention_that_takes_no_float32_takes_all_of_a_run(train: Any, monkeypatch: Any, tmp_path: Path) -> None:
+    """FlashAttention needs a GPU. transformers gives it what it is given, or what autocast would make of it."""
+    from torch import bfloat16, is_autocast_enabled
+    from torch.nn import functional
+
+    attend, calls = functional.scaled_dot_product_attention, []
+
+    def flash(query: Any, *others: Any, **options: Any) -> Any:
+        assert query.dtype == bfloat16 or is_autocast_enabled(query.device.type)
+        calls.append(query)
+        return attend(query, *others, **options)
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", flash)
+    output = tmp_path / "model"
+    run = train(
+        max_steps=1,
+        dtype="bfloat16",
+        sample_prompt=QUESTION,
+        evaluate_base_model=True,
+        output_dir=output,
+        **WHOLE_MODEL,
+    )
+    assert run.code == 0, run.stderr
+    assert run.termination["samples"].keys() == {"prompt", "before", "after"}
+    assert train(mode=EVALUATE, dtype="bfloat16", adapter=output).code == 0
+    assert len(calls) > 100
+
+
 def test_a_resumed_run_ends_like_one_that_was_not_stopped(train: Any, stop_after: Any, tmp_path: Path) -> None:
     course = {"num_train_epochs": 3, "learning_rate": "1e-3", "per_device_train_batch_size": 4, "save_steps": 5}
     whole = train(output_dir=tmp_path / "whole", **WHOLE_MODEL, **course)
@@ -102,13 +147,29 @@ def test_fewer_bits_without_bitsandbytes_are_refused_with_the_fix(
     assert "Fix:" in run.stderr
 
 
-def test_an_adapter_learns_on_four_bits_also_after_an_evaluation(train: Any, tmp_path: Path) -> None:
-    pytest.importorskip("bitsandbytes")
-    course = {"load_in_4bit": "true", "max_steps": 40, "learning_rate": "5e-3"}
+@pytest.mark.parametrize("flag", ["load_in_4bit", "load_in_8bit"])
+def test_an_adapter_learns_on_few_bits_also_after_an_evaluation(train: Any, tmp_path: Path, flag: str) -> None:
+    course = {flag: "true", "max_steps": 40, "learning_rate": "5e-3"}
     judged_first = train(evaluate_base_model="true", output_dir=tmp_path / "adapter", **course)
     assert judged_first.code == 0, judged_first.stderr
     (before,), (after,) = (judged_first.metrics[name] for name in ("base_eval_loss", "eval_loss"))
     assert after < before / 2
     assert train(**course).metrics["eval_loss"] == [pytest.approx(after, rel=1e-4)]
-    judged = train(mode=EVALUATE, adapter=tmp_path / "adapter", load_in_4bit="true")
+    judged = train(mode=EVALUATE, adapter=tmp_path / "adapter", **{flag: "true"})
     assert judged.metrics["eval_loss"] == [pytest.approx(after, rel=1e-2)]
+
+
+@pytest.mark.parametrize("flag", ["load_in_4bit", "load_in_8bit"])
+def test_a_run_on_few_bits_is_resumed_and_merged(train: Any, stop_after: Any, tmp_path: Path, flag: str) -> None:
+    course = {flag: "true", "max_steps": 8, "save_steps": 2, "learning_rate": "2e-3"}
+    whole = train(output_dir=tmp_path / "whole", merge_adapter="true", **course)
+    assert whole.code == 0, whole.stderr
+    stop_after(4)
+    with pytest.raises(SystemExit):
+        train(output_dir=tmp_path / "out", merge_adapter="true", **course)
+    resumed = train(output_dir=tmp_path / "out", merge_adapter="true", **course)
+    assert "\nresumed from step 5\n" in resumed.stdout
+    assert resumed.results == pytest.approx(whole.results, rel=1e-4)
+    # In whole numbers again, to which the adapter is as good as to those that were rounded.
+    merged = train(mode=EVALUATE, of=tmp_path / "out" / "merged")
+    assert merged.metrics["eval_loss"] == [pytest.approx(resumed.metrics["eval_loss"][-1], rel=0.1)]

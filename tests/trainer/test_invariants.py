@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+
+import tiny_model
+from tiny_files import write_jsonl
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
 QUESTION = "What does the dog eat?"
@@ -26,22 +28,33 @@ def agree(one: Any, other: Any, rel: float = 1e-4) -> None:
         assert values == pytest.approx(second[name], rel=rel), name
 
 
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty-one rows to train on, with answers of several lengths."""
+    folder = tmp_path_factory.mktemp("uneven")
+    learned, held_out = tiny_model.split_rows()
+    longer = [{**row, "completion": row["completion"] + " So it is." * (at % 4)} for at, row in enumerate(learned[:41])]
+    write_jsonl(folder / "train.jsonl", longer)
+    write_jsonl(folder / "eval.jsonl", held_out)
+    return folder
+
+
 @pytest.mark.parametrize("layout", [{}, {"padding_free": "false"}], ids=["flat", "padded"])
-def test_eight_batches_of_one_train_as_one_batch_of_eight(train: Any, layout: dict[str, str]) -> None:
+def test_eight_batches_of_one_train_as_one_batch_of_eight(train: Any, uneven: Path, layout: dict[str, str]) -> None:
     """The answers differ in length, so means of batches would weigh their tokens otherwise."""
     runs = [
-        train(
-            max_steps=6, per_device_train_batch_size=rows, gradient_accumulation_steps=8 // rows, **LEARNING, **layout
-        )
+        train(on=uneven, per_device_train_batch_size=rows, gradient_accumulation_steps=8 // rows, **LEARNING, **layout)
         for rows in (8, 1)
     ]
     agree(*runs)
 
 
-def test_flat_padded_and_packed_batches_train_alike(train: Any) -> None:
+def test_flat_padded_and_packed_batches_train_alike(train: Any, uneven: Path) -> None:
     """All rows in each step, as packs are made up of other rows than batches. Rows that saw each other would differ."""
-    steps = {"num_train_epochs": 4, "per_device_train_batch_size": 48, "logging_steps": 1, **LEARNING}
-    flat, padded, packed = (train(**steps, **layout) for layout in ({}, {"padding_free": "false"}, {"packing": "true"}))
+    steps = {"num_train_epochs": 4, "per_device_train_batch_size": 41, "logging_steps": 1, **LEARNING}
+    flat, padded, packed = (
+        train(on=uneven, **steps, **layout) for layout in ({}, {"padding_free": "false"}, {"packing": "true"})
+    )
     agree(flat, padded)
     agree(flat, packed)
     assert flat.metrics["eval_token_accuracy"] == padded.metrics["eval_token_accuracy"]
@@ -57,16 +70,14 @@ def test_the_evaluation_does_not_depend_on_its_batches(train: Any, batch: int, l
 
 @pytest.mark.timeout(240)
 def test_two_processes_train_as_one_and_each_row_is_seen_once(
-    command: Any, model: Path, tiny: ModuleType, tmp_path: Path
+    command: Any, train: Any, model: Path, uneven: Path
 ) -> None:
-    """Forty-one rows in batches of eight: the last has one for both, and none is left out or repeated."""
-    learned, held_out = tiny.split_rows()
-    tiny.write_jsonl(tmp_path / "data" / "train.jsonl", learned[:41])
-    tiny.write_jsonl(tmp_path / "data" / "eval.jsonl", held_out)
-    given = [f"--model_name_or_path={model}", f"--dataset_name={tmp_path / 'data'}", "--dtype=float32"]
-    given += ["--num_train_epochs=2", "--learning_rate=2e-3", "--logging_steps=1", "--evaluate_base_model=true"]
-    two = command([*given, "--per_device_train_batch_size=4"], launcher=(*TORCHRUN, "llmtune_trainer"))
-    one = command([*given, "--per_device_train_batch_size=8"])
+    """Of forty-one rows in batches of eight the last has one for both, and none is left out or repeated."""
+    course = {"num_train_epochs": 2, "learning_rate": "2e-3", "logging_steps": 1, "evaluate_base_model": "true"}
+    given = {"model_name_or_path": model, "dataset_name": uneven, "dtype": "float32", **course}
+    flags = [f"--{name}={value}" for name, value in {**given, "per_device_train_batch_size": 4}.items()]
+    two = command(flags, launcher=(*TORCHRUN, "llmtune_trainer"))
+    one = train(on=uneven, per_device_train_batch_size=8, **course)
     agree(two, one)
     assert two.metrics["base_eval_loss"] == pytest.approx(one.metrics["base_eval_loss"], rel=1e-5)
     assert "12 steps" in two.stdout

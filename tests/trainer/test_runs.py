@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-from llmtune_trainer import __version__
+import tiny_model
+from llmtune_trainer import __version__, sharding
 from llmtune_trainer.__main__ import main
 from llmtune_trainer.tasks import sft
+from tiny_files import write_jsonl
 
 QUESTION = "What does the dog eat?"
 ANSWER = "The dog does eat milk."
@@ -84,18 +86,18 @@ def test_evaluating_every_few_steps_reports_each_point_once(train: Any) -> None:
     assert run.termination["metrics"]["eval_loss"] == run.metrics["eval_loss"][-1]
 
 
-def test_smaller_shares_of_the_data_are_judged_by_the_same_rows(train: Any, tiny: ModuleType, tmp_path: Path) -> None:
-    everything = tiny.write_jsonl(tmp_path / "rows.jsonl", tiny.rows())
+def test_smaller_shares_of_the_data_are_judged_by_the_same_rows(train: Any, tmp_path: Path) -> None:
+    everything = write_jsonl(tmp_path / "rows.jsonl", tiny_model.rows())
     settings = {"max_steps": 1, "eval_fraction": 0.2, "evaluate_base_model": "true", "on": everything}
     small, large = (train(train_fraction=share, **settings).metrics["base_eval_loss"] for share in (0.1, 1))
     assert small == large
 
 
-def test_messages_and_prompts_of_the_same_text_have_the_same_loss(train: Any, tiny: ModuleType, tmp_path: Path) -> None:
-    for split, rows in zip(("train", "test"), tiny.split_rows(), strict=True):
+def test_messages_and_prompts_of_the_same_text_have_the_same_loss(train: Any, tmp_path: Path) -> None:
+    for split, rows in zip(("train", "test"), tiny_model.split_rows(), strict=True):
         turns = [(("user", row["prompt"]), ("assistant", row["completion"])) for row in rows]
         talks = [{"messages": [{"role": role, "content": content} for role, content in turn]} for turn in turns]
-        tiny.write_jsonl(tmp_path / f"{split}.jsonl", talks)
+        write_jsonl(tmp_path / f"{split}.jsonl", talks)
     run = train(on=tmp_path, max_steps=2)
     assert "rows: 48 to train on, 12 to evaluate, format messages" in run.stdout
     assert run.metrics["eval_loss"] == train(max_steps=2).metrics["eval_loss"]
@@ -224,6 +226,13 @@ def test_sharding_without_gpus_is_refused_rather_than_left_undone(train: Any) ->
     assert "`--fsdp`=true shards the model over the GPUs of several processes, and there are none" in run.stderr
 
 
+def test_the_library_heeds_each_key_that_fsdp_config_takes() -> None:
+    from transformers import TrainingArguments
+
+    source = inspect.getsource(TrainingArguments._process_fsdp_args)
+    assert [name for name in sharding._KINDS if f'"{name}"' not in source] == []
+
+
 def test_prompts_that_leave_no_room_for_a_completion_are_refused(train: Any) -> None:
     run = train(max_length=8)
     assert run.code == 2
@@ -257,7 +266,7 @@ def test_all_weights_saved_over_an_adapter_are_what_is_evaluated(train: Any, tmp
         ({"lora_modules_to_save": "lm_head,nothere"}, ["`--lora_modules_to_save`='nothere'", "lm_head"]),
         ({"lr_scheduler_kwargs": '{"foo": 1}'}, ["--lr_scheduler_kwargs", "argument 'foo'"]),
         ({"optim": "adamw_8bit"}, ["`--optim`='adamw_8bit'", "bitsandbytes"]),
-        ({"dataloader_prefetch_factor": 2}, ["`--dataloader_prefetch_factor`=2", "--dataloader_num_workers > 0"]),
+        ({"torch_compile_backend": "nothere"}, ["`--torch_compile_backend`='nothere'", "DynamoBackend"]),
     ],
     ids=lambda value: next(iter(value)),
 )

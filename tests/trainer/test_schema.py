@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,11 +13,14 @@ from peft import LoraConfig
 from transformers import TrainingArguments
 from trl import DPOConfig, SFTConfig
 
+from airflow_llmtune.resources.adapter import check_servable
+from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.trainer_metrics import OBJECTIVES
-from llmtune_trainer import schema
+from llmtune_trainer import saving, schema
 from llmtune_trainer.arguments import training_arguments
 from llmtune_trainer.flags import SCHEMA, Kind, load
 from llmtune_trainer.hyperparameters import DEFAULTS, Refusal
+from llmtune_trainer.rules import Rule
 from llmtune_trainer.schema import SchemaError
 from llmtune_trainer.settings import TASKS, parse_settings
 from llmtune_trainer.tasks import worst
@@ -81,6 +86,7 @@ def test_given_hyperparameters_reach_the_arguments(tmp_path: Path) -> None:
         ("KINDS", {"lora_r": Kind()}, r"not for the tables: \['lora_r'\]"),
         ("LR_SCHEDULERS", ("linear",), "is not SchedulerType"),
         ("REFUSED", (Refusal("old", None, ("evaluation_strategy",)),), "evaluation_strategy"),
+        ("RULES", (Rule(("seed", "peft_*"), "a", "b", without={"sed": ()}),), r"no flag: \['peft_\*', 'sed'\]"),
     ],
 )
 def test_tables_that_are_out_of_date_are_told(
@@ -118,3 +124,31 @@ def test_a_new_field_becomes_a_flag_by_itself(monkeypatch: pytest.MonkeyPatch) -
 def test_the_operator_knows_each_metric_of_the_task_and_which_way_it_is_better(task: str) -> None:
     better = {name: "minimize" if value > 0 else "maximize" for name, value in worst(task).items()}
     assert {**OBJECTIVES[task], "train_loss": "minimize"} == better
+
+
+# What the trainer says first of a reason, and what the operator calls the setting behind it.
+REASONS = {
+    "task": "task",
+    "bias": "lora_bias",
+    "modules_to_save": "lora_modules_to_save",
+    "use_dora:": "use_dora",
+    "rank": "lora_r",
+}
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("bias", ["none", "lora_only"])
+@pytest.mark.parametrize("modules", ["none", "lm_head,embed_tokens"])
+@pytest.mark.parametrize("dora", ["false", "true"])
+@pytest.mark.parametrize("rank", ["--lora_r=512", "--lora_r=513", '--lora_rank_pattern={"q_proj": 600}'])
+def test_operator_and_trainer_refuse_the_same_adapters_to_vllm(
+    task: str, bias: str, modules: str, dora: str, rank: str
+) -> None:
+    flags = [f"--task={task}", f"--lora_bias={bias}", f"--lora_modules_to_save={modules}", f"--use_dora={dora}", rank]
+    settings = parse_settings(["--model_name_or_path=m", "--dataset_name=d", *flags], {})
+    config = LoraConfig(r=settings.lora_r, **settings.passed_to("LoraConfig"))
+    trained = SimpleNamespace(model=SimpleNamespace(peft_config={"default": config}))
+    by_trainer = [REASONS[reason.split()[0]] for reason in saving.unservable(trained, settings)]
+    problems = Problems()
+    check_servable({"parameters": json.loads(json.dumps(settings.chosen()))}, None, problems)
+    assert [error.argument.rpartition(".")[2] for error in problems.errors] == by_trainer

@@ -5,8 +5,6 @@ from __future__ import annotations
 import http.client
 import json
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+import tiny_adapter
 from model_server import CHAT, CHAT_AS_TEXT, KEY, PROMPT, Server, started
 
 
@@ -33,11 +32,8 @@ def adapters(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Adapters:
     folder = tmp_path_factory.mktemp("adapters")
     answers = {}
     for seed, name in enumerate(("tuned", "other")):
-        script = [sys.executable, str(Path(__file__).with_name("tiny_adapter.py"))]
-        arguments = [str(model), str(folder / name), str(seed)]
-        made = subprocess.run([*script, *arguments], check=True, capture_output=True, text=True, timeout=60)
-        printed = json.loads(made.stdout)
-        answers |= {"base": printed["base"], name: printed["adapted"]}
+        made = tiny_adapter.build_adapter(model, folder / name, seed)
+        answers |= {"base": made["base"], name: made["adapted"]}
     assert len(set(answers.values())) == 3
     return Adapters(folder / "tuned", folder / "other", answers)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import tiny_adapter
 from llmtune_trainer.serve.__main__ import main
 from llmtune_trainer.serve.adapters import config_problems, shape_problem
 from llmtune_trainer.serve.flags import LoraModule, lora_modules, parse_flags
@@ -201,8 +202,7 @@ def fail(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Fail:
 @pytest.fixture(scope="session")
 def adapter(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("serve") / "adapter"
-    script = str(Path(__file__).with_name("tiny_adapter.py"))
-    subprocess.run([sys.executable, script, str(model), str(folder)], check=True, capture_output=True, timeout=60)
+    tiny_adapter.build_adapter(model, folder)
     return folder
 
 

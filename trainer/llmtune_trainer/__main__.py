@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import logging
 import os
 import platform
 import shutil
@@ -275,6 +276,8 @@ def _stop(number: int, _: object) -> NoReturn:
 
 def entry() -> NoReturn:
     os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+    # It has no variable for that. PEFT imports it in every run, and it warns of kernels that a CPU does without.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     signal.signal(signal.SIGTERM, _stop)
     _keep_freed_memory()
     _use_one_gpu(os.environ)

@@ -45,20 +45,14 @@ def training_arguments(settings: Settings, workspace: Path, class_name: str) -> 
         "report_to": "none",
         "disable_tqdm": True,
     }
-    given = ours | settings.passed_to(class_name)
-    if given.get("fsdp"):
-        _check_sharding(settings, on_cpu=on_cpu)
-    return given
+    return ours | settings.passed_to(class_name)
 
 
-def _check_sharding(settings: Settings, *, on_cpu: bool) -> None:
-    if on_cpu or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+def check_sharding(settings: Settings) -> None:
+    on_one = not torch.cuda.is_available() or int(os.environ.get("WORLD_SIZE", "1")) == 1
+    if on_one and settings.hyperparameters.get("fsdp"):
+        # accelerate would leave it undone.
         raise BadInputError(
             "`--fsdp`=true shards the model over the GPUs of several processes, and there are none. "
             "Fix: leave it out; several processes on CPUs train with a whole model each."
-        )
-    if settings.evaluate_base_model or settings.sample_prompt:
-        raise BadInputError(
-            "`--fsdp`=true shards the model when training begins, and `--evaluate_base_model` and `--sample_prompt` "
-            "need it before. Fix: leave these two out; `evaluate` gives the loss of the model without an adapter."
         )

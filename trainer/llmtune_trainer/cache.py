@@ -18,13 +18,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from llmtune_trainer.addresses import local_path
 from llmtune_trainer.cache_entry import ABSENT, DamagedError, Entry, remove, size_of, write_text
 from llmtune_trainer.cache_s3 import CacheInS3
 from llmtune_trainer.errors import BadInputError, TrainerError
-from llmtune_trainer.eviction import evict, size_text
+from llmtune_trainer.eviction import alone_too_large, evict, size_text, told_gone
 from llmtune_trainer.locks import NO_LOCKS, Lock, problem_of_locks, share, take, try_to_take
 from llmtune_trainer.settings import Settings
 
@@ -43,16 +43,6 @@ class _UnwritableError(Exception):
     """The folder, or what lies in it, is not this user's to write."""
 
 
-class Distant(Protocol):
-    """A store that other nodes read too: see cache_s3.py."""
-
-    def fetch(self, entry: Entry, folder: Path) -> Mapping[str, str] | None: ...
-    def store(self, entry: Entry, *, replace: bool) -> None: ...
-    def release(self, entry: Entry) -> None: ...
-    def read_note(self, name: str) -> str | None: ...
-    def write_note(self, name: str, text: str) -> None: ...
-
-
 class Cache:
     def __init__(
         self,
@@ -61,9 +51,9 @@ class Cache:
         *,
         own: Path | None = None,
         max_bytes: int | None = None,
-        distant: Distant | None = None,
+        distant: CacheInS3 | None = None,
     ) -> None:
-        """``own``: where to build when ``root`` cannot be written to."""
+        """``own``: where to build when ``root`` cannot be written to; ``distant``: where other nodes look, too."""
         self._root = root
         self._own = own or root
         self._lent: Path | None = None
@@ -94,7 +84,7 @@ class Cache:
 
     def make_room(self, folder: Path, size: int) -> None:
         """Called by a builder that knows how large its folder will be, before it fills it."""
-        entry = Entry(folder.parent.parent, folder.parent.parent.parent.name, {})
+        entry = Entry.at(folder.parent.parent)
         missing = max(0, size - size_of(folder))
         self._evict(entry, missing)
         disk = shutil.disk_usage(folder)
@@ -187,7 +177,7 @@ class Cache:
             size = entry.bytes()
             self._report(f"cache: {entry.name} is {how}: {size_text(size)} in {time.monotonic() - started:.1f} s")
             if self._max_bytes is not None and size > self._max_bytes:
-                self.say(f"cache: {entry.name} alone is larger than --cache_max_bytes ({size_text(self._max_bytes)})")
+                self.say(alone_too_large(entry.name, self._max_bytes))
             self._evict(entry, 0)
 
     @contextmanager
@@ -228,7 +218,7 @@ class Cache:
             self.say(f"cache: {error} It is fetched once more")
             entry.finish(build(filled) or {})
 
-    def _fetch_or_build(self, entry: Entry, filled: Path, build: Build, distant: Distant) -> str:
+    def _fetch_or_build(self, entry: Entry, filled: Path, build: Build, distant: CacheInS3) -> str:
         broken = False
         try:
             try:
@@ -246,7 +236,7 @@ class Cache:
 
     def _evict(self, kept: Entry, needed: int) -> None:
         for gone, size in evict(self._root, kept, needed, self._max_bytes):
-            self._report(f"cache: {gone.name} is evicted: {size_text(size)}, the longest unused")
+            self._report(told_gone(gone.name, size))
 
     def _full(self, entry: Entry, why: str) -> CacheFullError:
         place = f"`{FLAG}`={str(self._root)!r}" if self._root != self._own else f"The workspace {self._root}"
@@ -274,7 +264,7 @@ def open_cache(settings: Settings, workspace: Path, say: Callable[[str], None]) 
     if place is None:
         return Cache(own, say)
     if place.startswith("s3://"):
-        return Cache(own, say, distant=CacheInS3(place, say))
+        return Cache(own, say, distant=CacheInS3(place, say, settings.cache_max_bytes))
     folder = local_path(place)
     if folder is None:
         raise BadInputError(f"`{FLAG}`={place!r} has an unknown scheme. Fix: give a folder or s3://bucket/prefix.")

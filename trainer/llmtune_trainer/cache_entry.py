@@ -47,6 +47,11 @@ class Entry:
         text = json.dumps({"format": FORMAT, "kind": kind, "key": key}, sort_keys=True)
         return cls(root / kind / hashlib.sha256(text.encode()).hexdigest()[:32], kind, key)
 
+    @classmethod
+    def at(cls, folder: Path) -> Entry:
+        """Return the entry of a folder that was found, whose key is not asked for."""
+        return cls(folder, folder.parent.name, {})
+
     @property
     def name(self) -> str:
         return f"{self.kind}/{self.folder.name}"

@@ -1,4 +1,7 @@
-"""What leaves a cache that is bounded: the entries that were not used for longest, and never one in use."""
+"""What leaves a cache that is bounded: the entries that were not used for longest, and never one in use.
+
+Of a folder; eviction_s3.py is about S3.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,14 @@ def evict(root: Path, kept: Entry, needed: int, max_bytes: int | None) -> Iterat
             yield entry, size
 
 
+def told_gone(name: str, size: int) -> str:
+    return f"cache: {name} is evicted: {size_text(size)}, the longest unused"
+
+
+def alone_too_large(name: str, max_bytes: int) -> str:
+    return f"cache: {name} alone is larger than --cache_max_bytes ({size_text(max_bytes)})"
+
+
 def size_text(size: int) -> str:
     for unit, scale in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if size >= scale:
@@ -36,7 +47,7 @@ def size_text(size: int) -> str:
 
 
 def _entries(root: Path, without: Entry) -> list[Entry]:
-    found = [Entry(lock.parent, lock.parent.parent.name, {}) for lock in root.glob("*/*/use.lock")]
+    found = [Entry.at(lock.parent) for lock in root.glob("*/*/use.lock")]
     return [entry for entry in found if entry.folder != without.folder]
 
 

@@ -14,6 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
+from llmtune_trainer.rules import Rule
+
 SCHEMA = Path(__file__).with_name("schema.json")
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _NOUNS = {
@@ -120,6 +122,7 @@ class Flag:
 class Schema:
     flags: tuple[Flag, ...]
     refused: Mapping[str, str]  # flag -> why, and how to mend it
+    rules: tuple[Rule, ...]  # of several flags together
 
     def find(self, name: str, task: str) -> Flag:
         """Return the flag, for this task if it is one of it: `loss_type` is another one for another task."""
@@ -134,7 +137,8 @@ class Schema:
 @cache
 def load() -> Schema:
     told = json.loads(SCHEMA.read_text(encoding="utf-8"))
-    return Schema(tuple(map(_flag, told["flags"])), {name: _why(**each) for name, each in told["refused"].items()})
+    refused = {name: _why(**each) for name, each in told["refused"].items()}
+    return Schema(tuple(map(_flag, told["flags"])), refused, tuple(map(Rule.from_json, told["rules"])))
 
 
 def _why(why: str, use: str | None) -> str:

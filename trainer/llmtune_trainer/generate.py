@@ -17,9 +17,7 @@ def complete(model: Any, tokenizer: Any, prompt: str, max_new_tokens: int) -> st
     else:
         inputs = tokenizer(prompt, return_tensors="pt")
     inputs = inputs.to(model.device)
-    # The adapter's weights are float32 and the model's are not.
-    autocast = torch.autocast(model.device.type, dtype=model.dtype, enabled=model.dtype != torch.float32)
-    with torch.inference_mode(), autocast:
+    with torch.inference_mode():
         output = model.generate(
             **inputs, max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=tokenizer.pad_token_id
         )

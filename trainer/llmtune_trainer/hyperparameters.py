@@ -87,6 +87,7 @@ REFUSED = (
         ("auto_find_batch_size",),
     ),
     Refusal("the loss must not depend on the number of processes", None, ("average_tokens_across_devices",)),
+    Refusal("each row is seen once in a pass, and in an evaluation", None, ("dataloader_drop_last",)),
     Refusal(
         "the device is the machine's, and the processes are torchrun's", None, ("local_rank", "use_cpu", "ddp_backend")
     ),

@@ -12,16 +12,18 @@ import time
 import uuid
 
 from llmtune_trainer.errors import TrainerError
-from llmtune_trainer.object_store import delete_folder, read_object, write_object
+from llmtune_trainer.object_store import delete_objects, read_object, write_object
 
 FLAG = "--cache_dir"
+NAME = "building"
 BEAT_SECONDS = 10.0
 PATIENCE_SECONDS = 60.0
 
 
 class Lease:
-    def __init__(self, address: str) -> None:
-        self._address = address
+    def __init__(self, place: str) -> None:
+        self._place = place
+        self._address = f"{place}/{NAME}"
         self._etag: str | None = None  # of this holder's last beat
         self._seen = ("", 0.0)  # another's last beat, and since when it is the last
         self._released = threading.Event()
@@ -44,7 +46,7 @@ class Lease:
         self._beats.join()
         try:
             if (found := read_object(FLAG, self._address)) is not None and found.etag == self._etag:
-                delete_folder(FLAG, self._address, "")
+                delete_objects(FLAG, self._place, [NAME])
         except TrainerError:
             return  # it will be taken for that of a dead holder
 

@@ -30,7 +30,7 @@ def describe(
 ) -> dict[str, Any]:
     """Return the manifest.
 
-    :param data: what was found in the data: format, rows, malformed, truncated, dropped, tokens.
+    :param data: what was found in the data: format, rows, malformed, truncated, dropped, tokens, remarks on it.
     :param unservable: why vLLM would not serve what was trained.
     """
     return {

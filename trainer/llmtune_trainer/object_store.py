@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -29,6 +31,7 @@ class Object:
     name: str  # below the prefix
     size: int
     etag: str  # without quotes
+    age: float  # seconds since it was written, by the store's own clock
 
 
 def split_address(flag: str, address: str) -> tuple[str, str]:
@@ -42,10 +45,7 @@ def list_objects(flag: str, address: str) -> list[Object]:
     """Return what lies at the address: the objects below the prefix, or the one object."""
     bucket, prefix = split_address(flag, address)
     with explained(flag, address):
-        found = [
-            Object(item["Key"], _relative(item["Key"], prefix), item["Size"], item["ETag"].strip('"'))
-            for item in _objects(connect(), bucket, prefix)
-        ]
+        found = _objects(connect(), bucket, prefix)
     if not found:
         raise BadInputError(f"`{flag}`={address!r} holds no object. Fix: correct the bucket or the prefix.")
     return found
@@ -125,7 +125,7 @@ def list_etags(flag: str, address: str) -> dict[str, str]:
     """Return the objects' names below the prefix, each with what S3 calls its content."""
     bucket, prefix = split_address(flag, address)
     with explained(flag, address):
-        return {_relative(obj["Key"], prefix): obj["ETag"].strip('"') for obj in _objects(connect(), bucket, prefix)}
+        return {obj.name: obj.etag for obj in _objects(connect(), bucket, prefix)}
 
 
 def read_named(flag: str, address: str, name: str) -> dict[str, str]:
@@ -133,8 +133,8 @@ def read_named(flag: str, address: str, name: str) -> dict[str, str]:
     bucket, prefix = split_address(flag, address)
     with explained(flag, address):
         client = connect()
-        names = [_relative(obj["Key"], prefix) for obj in _objects(client, bucket, prefix)]
-        folders = [path.parent.name for path in map(PurePosixPath, names) if len(path.parts) == 2 and path.name == name]
+        paths = [PurePosixPath(obj.name) for obj in _objects(client, bucket, prefix)]
+        folders = [path.parent.name for path in paths if len(path.parts) == 2 and path.name == name]
         return {
             folder: client.get_object(Bucket=bucket, Key=_key(prefix, f"{folder}/{name}"))["Body"].read().decode()
             for folder in folders
@@ -145,22 +145,40 @@ def delete_folder(flag: str, address: str, first: str) -> None:
     """Delete the objects named ``first`` before all others: a folder half deleted must not look complete."""
     bucket, prefix = split_address(flag, address)
     with explained(flag, address):
+        names = [obj.name for obj in _objects(connect(), bucket, prefix)]
+    delete_objects(flag, address, sorted(names, key=lambda name: PurePosixPath(name).name != first))
+
+
+def delete_objects(flag: str, address: str, names: Iterable[str]) -> None:
+    """Delete these below the address, in this order; who is gone already is none the worse for it."""
+    bucket, prefix = split_address(flag, address)
+    with explained(flag, address):
         client = connect()
-        keys = [obj["Key"] for obj in _objects(client, bucket, prefix)]
-        for key in sorted(keys, key=lambda key: PurePosixPath(key).name != first):
-            client.delete_object(Bucket=bucket, Key=key)
+        for name in names:
+            client.delete_object(Bucket=bucket, Key=_key(prefix, name))
 
 
-def _objects(client: Any, bucket: str, prefix: str) -> list[dict[str, Any]]:
+def _objects(client: Any, bucket: str, prefix: str) -> list[Object]:
     """Return what lies below the prefix, or else the object of that very name."""
     # With the slash, as "data" would go through all of "data-old/" too.
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=_key(prefix, ""))
     # A key that ends with a slash is a console's mark for a folder.
-    below = [obj for page in pages for obj in page.get("Contents", []) if not obj["Key"].endswith("/")]
+    below = [obj for page in pages for obj in _listed(page, prefix) if not obj.key.endswith("/")]
     if below or not prefix:
         return below
-    first = client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1).get("Contents", [])
-    return [obj for obj in first if obj["Key"] == prefix]
+    first = client.list_objects_v2(Bucket=bucket, Prefix=prefix, MaxKeys=1)
+    return [obj for obj in _listed(first, prefix) if obj.key == prefix]
+
+
+def _listed(page: Mapping[str, Any], prefix: str) -> Iterator[Object]:
+    for item in page.get("Contents", []):
+        key, etag = item["Key"], item["ETag"].strip('"')
+        yield Object(key, _relative(key, prefix), item["Size"], etag, _age(page, item["LastModified"]))
+
+
+def _age(answer: Mapping[str, Any], written: datetime) -> float:
+    told = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+    return ((parsedate_to_datetime(told) if told else datetime.now(UTC)) - written).total_seconds()
 
 
 def _relative(key: str, prefix: str) -> str:
@@ -187,6 +205,7 @@ def upload_folder(flag: str, folder: Path, address: str, last: str | None = None
 class Content(NamedTuple):
     text: str
     etag: str
+    age: float  # as an object's
 
 
 def read_object(flag: str, address: str) -> Content | None:
@@ -196,7 +215,7 @@ def read_object(flag: str, address: str) -> Content | None:
     with explained(flag, address):
         try:
             answer = connect().get_object(Bucket=bucket, Key=key)
-            return Content(answer["Body"].read().decode(), answer["ETag"])
+            return Content(answer["Body"].read().decode(), answer["ETag"], _age(answer, answer["LastModified"]))
         except ClientError as error:
             if error.response["Error"].get("Code") != "NoSuchKey":
                 raise

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from llmtune_trainer.addresses import local_path
 from llmtune_trainer.errors import BadInputError, TrainerError
-from llmtune_trainer.object_store import check_writable, read_object, upload_folder
+from llmtune_trainer.object_store import (
+    check_writable,
+    delete_objects,
+    list_etags,
+    read_object,
+    upload_folder,
+    write_object,
+)
 
 SCHEMA_VERSION = 1
 RESULT_FILE = "result.json"
+# Of a result that is being stored: what is not yet in its place, and the list of what may be there without a mark.
+UNFINISHED = ".unfinished-"
+LIST = ".unfinished.json"
 # Kubernetes keeps no more of a container's termination message.
 TERMINATION_LIMIT = 4096
 TERMINATION_LOG = Path("/dev/termination-log")
@@ -113,14 +125,13 @@ def store(
     """Store what ``save`` writes, instead of what was stored there before.
 
     A folder with the file ``mark`` is complete: it comes last. It lists the files that came with it, so that the next
-    result removes those that it does not replace, and no others.
+    result removes those that it does not replace, and no others. As long as there is no mark, another list has the
+    files that may lie there: those of before, and those that this result brings, unless one of that name was there,
+    which may be the user's. So who is killed half way leaves nothing that the next result does not find.
     """
     folder = local_path(address)
-    if folder is not None:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the destination, so that moving is renaming; inside it when it exists: it may be a mounted volume.
-    beside = workspace if folder is None else folder if folder.exists() else folder.parent
-    unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=beside))
+    beside, prefix = (workspace, UNFINISHED) if folder is None else _place_beside(folder.absolute())
+    unfinished = Path(tempfile.mkdtemp(prefix=prefix, dir=beside))
     try:
         unfinished.chmod(0o755)
         save(unfinished)
@@ -128,24 +139,39 @@ def store(
         listed = {**content, "files": files}
         (unfinished / mark).write_text(json.dumps(listed, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         if folder is None:
-            gone = _gone(_read_object(flag, f"{address.rstrip('/')}/{mark}"), files)
-            upload_folder(flag, unfinished, address, mark, gone)
+            _upload(flag, address.rstrip("/"), unfinished, mark, files)
         elif folder.exists():
-            _move_into(folder, unfinished, mark, _gone(_read_file(folder / mark), files))
+            _move_into(folder, unfinished, mark, files)
         else:
             unfinished.replace(folder)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _move_into(folder: Path, unfinished: Path, mark: str, gone: Sequence[str]) -> None:
+def _place_beside(folder: Path) -> tuple[Path, str]:
+    """Return where to fill a folder first, and the start of its name; what killed ones left there goes."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Inside when it exists: it may be a mounted volume.
+    place = folder if folder.exists() else folder.parent
+    prefix = f"{UNFINISHED}{folder.name}-"
+    own = re.compile(rf"{re.escape(prefix)}\w+")  # and not that of a neighbour whose name goes on with a dash
+    for left in [entry for entry in place.iterdir() if own.fullmatch(entry.name)]:
+        shutil.rmtree(left, ignore_errors=True)
+    return place, prefix
+
+
+def _move_into(folder: Path, unfinished: Path, mark: str, files: Sequence[str]) -> None:
+    before = _names_in(_read_file(folder / mark)) or _names_in(_read_file(folder / LIST))
+    brought = [name for name in files if not os.path.lexists(folder / name)]
+    (unfinished / LIST).write_text(json.dumps({"files": [*before, *brought]}), encoding="utf-8")
+    (unfinished / LIST).replace(folder / LIST)
     (folder / mark).unlink(missing_ok=True)
-    for name in gone:
+    for name in set(before) - set(files):
         _remove(folder, folder / name)
-    for entry in sorted(unfinished.iterdir(), key=lambda entry: entry.name == mark):
-        if entry.is_dir():
-            shutil.rmtree(folder / entry.name, ignore_errors=True)
-        entry.replace(folder / entry.name)
+    for name in (*files, mark):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (unfinished / name).replace(folder / name)
+    (folder / LIST).unlink()
 
 
 def _remove(folder: Path, file: Path) -> None:
@@ -154,32 +180,42 @@ def _remove(folder: Path, file: Path) -> None:
         return
     if file.is_file() or file.is_symlink():
         file.unlink()
-    for parent in file.parents:
-        if parent == folder or parent.is_symlink() or not parent.is_dir() or any(parent.iterdir()):
-            break
-        parent.rmdir()
+    for parent in itertools.takewhile(lambda parent: parent != folder, file.parents):
+        if parent.is_dir():
+            if any(parent.iterdir()) or parent.is_symlink():
+                break
+            parent.rmdir()
 
 
-def _gone(old_mark: str, files: Sequence[str]) -> list[str]:
-    """Return the files that only the result of before has."""
+def _upload(flag: str, address: str, unfinished: Path, mark: str, files: Sequence[str]) -> None:
     try:
-        listed = json.loads(old_mark)["files"]
-        names = [PurePosixPath(name) for name in listed if name not in files]
+        there: Collection[str] = list_etags(flag, address)
+        texts = (_read_object(flag, address, name) for name in (mark, LIST) if name in there)
+        before: list[str] = next(filter(None, map(_names_in, texts)), [])
+    except (TrainerError, ValueError):  # who may write need not be allowed to read
+        there, before = files, []
+    brought = [name for name in files if name not in there]
+    write_object(flag, f"{address}/{LIST}", json.dumps({"files": [*before, *brought]}))
+    upload_folder(flag, unfinished, address, mark, [name for name in before if name not in files])
+    delete_objects(flag, address, [LIST])
+
+
+def _names_in(text: str) -> list[str]:
+    """Return the files that a mark or a list names, and that lie below it."""
+    try:
+        names = [PurePosixPath(name) for name in json.loads(text)["files"]]
     except (ValueError, TypeError, KeyError):  # half written, or of a version that made no list
         return []
     return [name.as_posix() for name in names if name.name and not name.is_absolute() and ".." not in name.parts]
 
 
-def _read_file(mark: Path) -> str:
+def _read_file(file: Path) -> str:
     try:
-        return mark.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8")
     except (OSError, ValueError):
         return ""
 
 
-def _read_object(flag: str, address: str) -> str:
-    try:
-        found = read_object(flag, address)
-    except (TrainerError, ValueError):  # who may write need not be allowed to read
-        return ""
+def _read_object(flag: str, address: str, name: str) -> str:
+    found = read_object(flag, f"{address}/{name}")
     return found.text if found else ""

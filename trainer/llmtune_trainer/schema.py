@@ -1,12 +1,14 @@
 """``python -m llmtune_trainer.schema`` writes ``schema.json``: every flag, with type, rule, default and help.
 
-Ours come from the fields of ``Settings``; the others from fields and annotations of the installed TrainingArguments,
-SFTConfig, DPOConfig and LoraConfig. A field of theirs that the tables of ``hyperparameters`` do not know is a flag as
-its annotation says, or an error if that does not tell enough. Imports torch; whoever parses reads the file instead.
+Which flags contradict each other is as the table of ``rules`` has it. Ours come from the fields of ``Settings``; the
+others from fields and annotations of the installed TrainingArguments, SFTConfig, DPOConfig and LoraConfig. A field of
+theirs that the tables of ``hyperparameters`` do not know is a flag as its annotation says, or an error if that does not
+tell enough. Imports torch; whoever parses reads the file instead.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import re
 import sys
@@ -14,6 +16,7 @@ import types
 from collections.abc import Iterable, Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass, replace
 from enum import Enum
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -33,6 +36,7 @@ from llmtune_trainer.hyperparameters import (
     REFUSED,
     TASKS_OF,
 )
+from llmtune_trainer.rules import RULES, Rule
 from llmtune_trainer.settings import HOUSEKEEPING, LR_SCHEDULERS, OWN_FLAGS, TASKS
 
 # Each with the tasks that make one of it. A field is told where it is declared first.
@@ -71,6 +75,7 @@ def schema() -> str:
         "flags": [flag.to_json() for flag in flags],
         "housekeeping": list(HOUSEKEEPING),
         "refused": dict(sorted(refused.items())),
+        "rules": [_written_out(rule, sorted({flag.name for flag in flags})).to_json() for rule in RULES],
     }
     return json.dumps(told, indent=1, ensure_ascii=False) + "\n"
 
@@ -85,6 +90,15 @@ def _check_tables(found: set[str], own: set[str], refused: Iterable[str]) -> Non
         raise SchemaError(f"of the trainer's own settings, so not for the tables: {sorted(twice)}")
     if set(LR_SCHEDULERS) != {kind.value for kind in SchedulerType}:
         raise SchemaError("LR_SCHEDULERS is not SchedulerType")
+
+
+def _written_out(rule: Rule, names: list[str]) -> Rule:
+    """With the flags that a pattern stands for."""
+    found = {pattern: fnmatch.filter(names, pattern) for pattern in rule.flags}
+    strange = {pattern for pattern, flags in found.items() if not flags} | rule.others - set(names)
+    if strange:
+        raise SchemaError(f"a rule is about what is no flag: {sorted(strange)}")
+    return replace(rule, flags=tuple(chain(*found.values())))
 
 
 def _hyperparameters() -> Iterator[Flag]:

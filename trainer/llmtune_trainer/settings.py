@@ -280,7 +280,7 @@ def parse_settings(arguments: Sequence[str], environ: Mapping[str, str], mode: M
         for flag in OWN_FLAGS
         if flag.name in REQUIRED and flag.name not in given
     ]
-    mistakes += contradictions(values, mode)
+    mistakes += contradictions(values, given.keys() - values.keys())
     if mistakes:
         raise SettingsError(mistakes)
     return _settings(values)

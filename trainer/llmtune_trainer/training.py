@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, TrainerCallback, set_seed
 
+from llmtune_trainer.arguments import check_sharding
 from llmtune_trainer.checkpoints import Checkpoints
 from llmtune_trainer.data.prepare import Prepared
 from llmtune_trainer.errors import DivergedError, TrainerError
@@ -96,6 +97,7 @@ def train(
     log: Log,
 ) -> tuple[Outcome, Any]:
     """Return the outcome and the trainer, which can save what was trained."""
+    check_sharding(settings)
     set_seed(settings.seed)
     model, tokenizer = load_model(settings, model_folder, prepared.labels)
     progress, pace = Progress(log, settings.divergence_ratio), Pace()
@@ -120,8 +122,9 @@ def train(
         return outcome, trainer
     if logged := _logged(trainer, "loss"):
         outcome.metrics["train_loss"] = float(logged[-1]["loss"])
-    outcome.metrics |= final | pace.measured()
-    for name, value in pace.measured().items():
+    measured = pace.measured()
+    outcome.metrics |= final | measured
+    for name, value in measured.items():
         log.metric(name, value)
     outcome.after = _sample(settings, trainer, tokenizer)
     return outcome, trainer
@@ -208,7 +211,9 @@ def _last_evaluation(trainer: Any) -> dict[str, float] | None:
 def _sample(settings: Settings, trainer: Any, tokenizer: Any) -> str | None:
     if settings.sample_prompt is None or not trainer.is_world_process_zero():
         return None
-    return complete(trainer.model, tokenizer, settings.sample_prompt, settings.max_new_tokens)
+    # Weights that are trained are float32 whatever --dtype is.
+    with trainer.accelerator.autocast():
+        return complete(trainer.model, tokenizer, settings.sample_prompt, settings.max_new_tokens)
 
 
 def _report_divergence(settings: Settings, outcome: Outcome, divergence: str, log: Log) -> None:

@@ -58,7 +58,7 @@ def test_checkpoints_are_kept_for_trials_of_other_lengths_only() -> None:
     trial_template(spec, SearchSpace.from_json({"lora_r": integer(1, 9)}, problems), problems)
     ((argument, rule),) = [(error.argument, error.rule) for error in problems.errors]
     assert argument == "checkpoint_uri"
-    assert "for trials of other max_steps" in rule
+    assert "for runs of other `trainer_args.max_steps`" in rule
 
 
 @pytest.mark.parametrize("name", ["save_steps", "checkpoint_dir", "keep_checkpoints"])

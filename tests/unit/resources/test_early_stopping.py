@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from airflow_llmtune.resources.early_stopping import EarlyStopping, check_reports
+from airflow_llmtune.resources.job_options import read_options
 from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.trainer_spec import TrainerSpec
 
@@ -76,3 +77,18 @@ def test_nobody_stops_a_trial_that_pushes_its_metrics() -> None:
     assert told({"metrics_push": True, "eval_steps": 5}) == ["early_stopping"]
     assert told({"metrics_push": "no", "eval_steps": 5}) == []
     assert told({"metrics_push": True}, given=None) == []
+
+
+@pytest.mark.parametrize(
+    ("job_options", "expected"),
+    [
+        ({"job_kind": "TrainJob", "num_nodes": 2}, ["job_options.num_nodes"]),
+        ({"job_kind": "TrainJob", "num_nodes": 1, "num_procs_per_node": 2}, []),
+        ({"job_kind": "TrainJob", "num_nodes": 2, "runtime_ref": "of-the-team"}, []),
+        ({"job_kind": "PyTorchJob", "num_nodes": 2}, []),
+    ],
+)
+def test_a_trial_ends_with_all_its_nodes(job_options: JSON, expected: list[str]) -> None:
+    options = read_options("job_options", job_options, Problems())
+    assert told({"eval_steps": 5}, **options) == expected
+    assert told({"eval_steps": 5}, given=None, **options) == []

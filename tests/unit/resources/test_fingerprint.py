@@ -9,7 +9,6 @@ import pytest
 from airflow_llmtune.resources import search_space as search
 from airflow_llmtune.resources.experiment import ExperimentSpec
 from airflow_llmtune.resources.fingerprint import (
-    EVALUATION_FLAGS,
     evaluation_fingerprint,
     read_annotations,
     to_annotations,
@@ -18,6 +17,7 @@ from airflow_llmtune.resources.fingerprint import (
 )
 from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.search_space import SearchSpace
+from airflow_llmtune.resources.trainer_flags import evaluation_flags
 from airflow_llmtune.resources.trial_template import TrainerSpec
 from llmtune_trainer.settings import evaluation_settings
 
@@ -107,7 +107,7 @@ def test_an_evaluation_is_that_of_the_training_whatever_was_trained_how():
 
 
 def test_what_an_evaluation_depends_on_is_what_the_trainer_says():
-    assert set(EVALUATION_FLAGS) == set(evaluation_settings()) - {"adapter"}
+    assert set(evaluation_flags()) == set(evaluation_settings())
 
 
 def test_fingerprints_return_from_the_object_that_carries_them():

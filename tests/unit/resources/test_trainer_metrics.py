@@ -65,3 +65,4 @@ def test_the_metrics_of_another_image_are_its_own() -> None:
 def test_a_form_that_the_collector_cannot_read_is_told() -> None:
     assert "`trainer_args.metrics_format`='json' is not what" in mistakes(trainer_args={"metrics_format": "json"})
     assert mistakes(trainer_args={"metrics_format": "text"}) == ""
+    assert mistakes(trainer_args={"metrics_format": "json", "metrics_push": True}) == ""

@@ -232,6 +232,48 @@ def test_options_are_read_under_their_own_argument() -> None:
     assert (spec.num_nodes, spec.job_kind) == (2, "PyTorchJob")
 
 
+@pytest.mark.parametrize(
+    ("resources", "options", "processes"),
+    [
+        ({"gpu": 4}, {}, 4),
+        ({"gpu": 4}, {"num_procs_per_node": None}, 4),
+        ({"gpu": "2"}, {"num_procs_per_node": "2", "num_nodes": 3}, 2),
+        ({"amd.com/gpu": 2}, {}, 2),
+        ({"nvidia.com/gpu.shared": 2}, {}, 2),
+        ({"nvidia.com/mig-1g.10gb": 1, "cpu": 4}, {}, 1),
+        ({"cpu": 4}, {"num_procs_per_node": 2}, 2),
+        ({"gpu": 4}, {"image": OTHER}, 4),
+        ({"gpu": 4}, {"image": OTHER, "num_procs_per_node": 1}, 1),
+    ],
+)
+def test_each_gpu_has_a_process(resources: JSON, options: JSON, processes: int) -> None:
+    spec, problems = build(resources=resources, **options)
+    assert (spec.num_procs_per_node, problems.errors) == (processes, [])
+
+
+@pytest.mark.parametrize(("gpus", "processes"), [(8, 1), (1, 2), ("4", "2")])
+def test_gpus_that_idle_or_lack_are_told(gpus: Any, processes: Any) -> None:
+    _, problems = build(resources={"gpu": gpus}, num_procs_per_node=processes, resources_argument="resources_per_trial")
+    (mistake,) = map(str, problems.errors)
+    assert mistake.startswith(f"`resources_per_trial.gpu`={gpus} is not one for each of the {processes} processes")
+    assert mistake.endswith(f"Fix: give {processes}, or leave `num_procs_per_node` out: it follows")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, ["trainer_args.fsdp"]),
+        ({"resources": {"gpu": 1}}, ["trainer_args.fsdp"]),
+        ({"resources": {"gpu": 2}}, []),
+        ({"resources": {"gpu": 1}, "num_nodes": 2}, []),
+        ({"image": OTHER}, []),
+    ],
+)
+def test_a_model_is_sharded_over_several_processes(changes: JSON, told: list[str]) -> None:
+    _, problems = build(trainer_args={"fsdp": True}, **changes)
+    assert [error.argument for error in problems.errors] == told
+
+
 @pytest.mark.parametrize("given_options", [None, {}, {"job_kind": None, "pod_template": None}])
 def test_without_options_one_job_runs_with_a_deadline(given_options: Any) -> None:
     spec, problems = build(**trial_template.read_options("job_options", given_options, Problems()))

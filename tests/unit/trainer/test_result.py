@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,52 @@ from llmtune_trainer.result import (
     summary,
     write_termination_log,
 )
+
+# Stores a result over an earlier one in a child that is killed before its nth change of the disk, for each n; then one
+# more. A line for each n: what lay there after the kill, at the end, and beside the folder.
+KILLED = """
+import json, os, sys
+from pathlib import Path
+from llmtune_trainer.result import store
+CHANGES = {"os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.chmod"}
+top, exists = Path(sys.argv[1]), sys.argv[2] == "over"
+def put(folder, *names):
+    def save(unfinished):
+        for name in names:
+            (unfinished / name).parent.mkdir(parents=True, exist_ok=True)
+            (unfinished / name).write_text(f"of {names[0]}")
+    store("--output_dir", str(folder), save, {"of": names[0]}, top)
+def files(folder):
+    return {str(file.relative_to(folder)): file.read_text() for file in folder.rglob("*") if file.is_file()}
+def kill_before(nth):
+    left = [nth]
+    def count(event, arguments):
+        if event in CHANGES or event == "open" and arguments[1] in ("w", "wb"):
+            left[0] -= 1
+            if left[0] == 0:
+                os._exit(9)
+    sys.addaudithook(count)
+for nth in range(1, 1000):
+    folder = top / str(nth) / "trial-1"
+    neighbour = folder.parent / ".unfinished-trial-1-b-abc"
+    neighbour.mkdir(parents=True)
+    if exists:
+        put(folder, "a", "both", "merged/a", "deep/er/a")
+        (folder / "merged" / "mine").write_text("mine")
+        (folder / "c").write_text("mine")
+    if (child := os.fork()) == 0:
+        kill_before(nth)
+        put(folder, "b", "both", "merged/b", "c")
+        os._exit(0)
+    done = os.waitpid(child, 0)[1] == 0
+    killed = files(folder) if folder.exists() else {}
+    put(folder, "d", "both")
+    beside = sorted(path.name for path in folder.parent.iterdir())
+    empty = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_dir() and not any(path.iterdir())]
+    print(json.dumps([killed, files(folder), beside, empty]))
+    if done:
+        break
+"""
 
 MANIFEST = {
     "base_model": "org/model",
@@ -107,6 +154,40 @@ def test_a_second_result_removes_the_files_of_the_first_and_no_others(tmp_path: 
         "model.safetensors",
         "tokenizer.json",
     ]
+
+
+def _killed_at_each_step(top: Path, how: str) -> list[Any]:
+    done = subprocess.run([sys.executable, "-c", KILLED, top, how], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def _is_whole(found: dict[str, str], of: str) -> bool:
+    listed = json.loads(found["result.json"])
+    return listed["of"] == of and all(found.get(name) == f"of {of}" for name in listed["files"])
+
+
+def test_whenever_a_store_is_killed_the_next_removes_what_it_left_and_nothing_of_the_users(tmp_path: Path) -> None:
+    steps = _killed_at_each_step(tmp_path, "over")
+    assert len(steps) > 20
+    marked = [_is_whole(killed, "a") or _is_whole(killed, "b") for killed, *_ in steps if "result.json" in killed]
+    assert all(marked)
+    assert 1 < len(marked) < len(steps)  # the others were killed between the two marks
+    for killed, last, beside, empty in steps:
+        # The user's `c` is theirs until there is a complete result with a file of that name.
+        users = {"merged/mine"} | (set() if "result.json" in killed and _is_whole(killed, "b") else {"c"})
+        assert set(last) == users | {"d", "both", "result.json"}
+        assert _is_whole(last, "d")
+        assert last["merged/mine"] == "mine"
+        assert beside == [".unfinished-trial-1-b-abc", "trial-1"]
+        assert empty == []
+
+
+def test_a_first_result_that_is_killed_leaves_nothing_to_the_next(tmp_path: Path) -> None:
+    for killed, last, beside, _ in _killed_at_each_step(tmp_path, "first"):
+        assert killed == {} or _is_whole(killed, "b")
+        assert set(last) == {"d", "both", "result.json"}
+        assert beside == [".unfinished-trial-1-b-abc", "trial-1"]
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 import airflow_llmtune
 from llmtune_trainer.flags import SCHEMA, Flag, Kind, load, text_of
-from llmtune_trainer.settings import HOUSEKEEPING, OWN_FLAGS
+from llmtune_trainer.rules import Rule
+from llmtune_trainer.settings import HOUSEKEEPING, OWN_FLAGS, TASKS
 
 COPY = Path(airflow_llmtune.__file__).parent / "resources" / "trainer_schema.json"
 
@@ -40,6 +42,14 @@ def test_flags_of_one_name_are_of_different_tasks() -> None:
     for name in load().names:
         tasks = [task for flag in load().flags if flag.name == name for task in flag.tasks]
         assert len(tasks) == len(set(tasks)), name
+
+
+@pytest.mark.parametrize("rule", load().rules, ids=lambda rule: f"{rule.flags[0]} {rule.why}")
+def test_a_rule_is_about_flags_and_what_they_take(rule: Rule) -> None:
+    assert {*rule.flags, *rule.others} | set(re.findall(r"\{(\w+)\}", rule.why + rule.fix)) <= load().names
+    for name, words in (*rule.beside.items(), *rule.without.items()):
+        kinds = {load().find(name, task).kind for task in TASKS}
+        assert all(kind.type == "object" or kind.cast(text_of(word)) == word for kind in kinds for word in words)
 
 
 @pytest.mark.parametrize("flag", load().flags, ids=flag_id)

@@ -184,7 +184,6 @@ CLASSIFICATION = ["--task", "classification"]
         (["--load_in_4bit", "true", "--load_in_8bit", "true"], ["contradicts"]),
         (["--merge_adapter", "true"], ["has no place for the model", "--output_dir"]),
         (["--cache_max_bytes", "5GiB"], ["bounds no cache", "--cache_dir"]),
-        (["--cache_max_bytes", "5GiB", "--cache_dir", "s3://b/c"], ["cannot bound", "lifecycle rule"]),
         (["--lr_scheduler_type", "warmup_stable_decay"], ["needs num_decay_steps", '{"num_decay_steps": 100}']),
         (["--lr_scheduler_type", "reduce_lr_on_plateau"], ["--eval_steps"]),
         (["--lora_layers_to_transform", "0,1"], ["needs the modules by name"]),
@@ -195,6 +194,12 @@ CLASSIFICATION = ["--task", "classification"]
         ([*CLASSIFICATION, "--sample_prompt", "Hi"], ["is of --task sft or dpo"]),
         (["--beta", "0.1"], ["is of --task dpo, and this is sft"]),
         (["--task", "dpo", "--loss_weights", "1,2"], ["one weight for each of --loss_type"]),
+        (["--fsdp", "true", "--evaluate_base_model", "true"], ["needs the whole model", "--fsdp shards it"]),
+        (["--fsdp", "true", "--sample_prompt", "Hi"], ["needs the whole model", "Fix: leave it out"]),
+        (["--fsdp_config", "{}"], ["says how --fsdp shards"]),
+        (["--fsdp", "true", "--load_in_8bit", "true"], ["that --fsdp cannot shard", "use --load_in_4bit"]),
+        (["--dataloader_prefetch_factor", "2"], ["there are none", "give --dataloader_num_workers"]),
+        (["--dataloader_persistent_workers", "true", "--dataloader_num_workers", "0"], ["there are none"]),
     ],
 )
 def test_settings_that_are_right_one_by_one_may_contradict_each_other(arguments: list[str], words: list[str]) -> None:
@@ -210,10 +215,33 @@ def test_settings_that_are_right_one_by_one_may_contradict_each_other(arguments:
         ["--lr_scheduler_type", "cosine_with_min_lr", "--lr_scheduler_kwargs", '{"min_lr": 1e-6}'],
         ["--lora_layers_to_transform", "0,1", "--lora_target_modules", "q_proj"],
         ["--task", "dpo", "--loss_type", "sigmoid,sft", "--loss_weights", "1,0.5"],
+        ["--lora_layers_to_transform", "none"],
+        ["--cache_max_bytes", "5GiB", "--cache_dir", "s3://b/c"],
+        ["--fsdp", "false", "--evaluate_base_model", "true"],
+        ["--dataloader_prefetch_factor", "2", "--dataloader_num_workers", "1"],
     ],
 )
 def test_what_looks_like_a_contradiction_and_is_none(arguments: list[str]) -> None:
     parse(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "flag"),
+    [
+        (["--checkpoint_dir", "/c", "--save_steps", "often"], "save_steps"),
+        (["--use_peft", "perhaps", "--lora_r", "8"], "use_peft"),
+        (["--dataset_train_split", "a[b", "--dataset_test_split", "train"], "dataset_train_split"),
+        (["--task", "dpo", "--loss_type", "x,y", "--loss_weights", "1,2"], "loss_type"),
+    ],
+)
+def test_of_what_cannot_be_read_nothing_else_is_told(arguments: list[str], flag: str) -> None:
+    (mistake,) = mistakes(*arguments)
+    assert mistake.startswith(f"`--{flag}`=")
+
+
+def test_what_else_is_wrong_is_told_with_it() -> None:
+    told = mistakes("--use_peft", "false", "--lora_r", "many", "--lora_dropout", "0.1")
+    assert [mistake.partition("=")[0] for mistake in told] == ["`--lora_r`", "`--lora_dropout`"]
 
 
 def test_all_mistakes_are_reported_at_once() -> None:

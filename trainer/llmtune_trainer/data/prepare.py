@@ -11,6 +11,7 @@ from typing import Any
 
 from llmtune_trainer.cache import Cache
 from llmtune_trainer.data.making import Preparation, limit_told
+from llmtune_trainer.data.packing import packed, packs
 from llmtune_trainer.settings import Settings
 from llmtune_trainer.sources import Fetched
 
@@ -44,8 +45,8 @@ DEPENDS_ON = (
 
 @dataclass(frozen=True)
 class Prepared:
-    train: Any  # datasets.Dataset, memory-mapped: the columns of the task's encoder, and `length`
-    eval: Any  # the same, short rows first
+    train: Any  # datasets.Dataset, memory-mapped: the columns of the task's encoder and `length`, or see packing.py
+    eval: Any  # the same, never packed, short rows first
     report: Mapping[str, Any]
     labels: tuple[str, ...]  # the names of the classes
     fingerprint: str  # of the evaluation rows as the loss sees them
@@ -62,14 +63,19 @@ def prepare(
 ) -> Prepared:
     """With ``only_eval`` no training row is tokenised, and ``train`` is empty."""
     preparation = Preparation(settings, data.path, model.path, only_eval=only_eval)
-    folder = cache.get("prepared", _key(settings, data, model, only_eval=only_eval), preparation.write)
+    key = _key(settings, data, model, only_eval=only_eval)
+    folder = cache.get("prepared", key, preparation.write)
     told = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    for remark in _remarks(told["report"], settings):
+    remarks = list(_remarks(told["report"], settings))
+    for remark in remarks:
         say(remark)
     train, held_out = (_opened(folder / f"{name}.arrow") for name in ("train", "eval"))
+    if packs(settings):
+        train = _opened(packed(train, key, settings, cache))
     # Rows of like length side by side need less padding; the loss is the same in any order.
     order = held_out.data.column("length").to_numpy().argsort(kind="stable")
-    return Prepared(train, held_out.select(order), told["report"], tuple(told["labels"]), told["fingerprint"])
+    report = told["report"] | {"remarks": remarks}
+    return Prepared(train, held_out.select(order), report, tuple(told["labels"]), told["fingerprint"])
 
 
 def _remarks(report: Mapping[str, Any], settings: Settings) -> Iterator[str]:

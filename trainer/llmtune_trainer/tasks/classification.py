@@ -149,12 +149,7 @@ def _with_adapter(settings: Settings, model: Any, config: LoraConfig) -> Any:
     if settings.load_in_4bit or settings.load_in_8bit:
         _check_precision(settings, model)
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    model = get_peft_model(model, config)
-    # As PEFT does with the adapter's own weights, not with the head: in bfloat16 small steps are lost.
-    for weights in model.parameters():
-        if weights.requires_grad:
-            weights.data = weights.data.float()
-    return model
+    return get_peft_model(model, config)
 
 
 def _check_precision(settings: Settings, model: Any) -> None:

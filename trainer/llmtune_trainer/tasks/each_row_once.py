@@ -64,6 +64,9 @@ def with_blanks(rows: Any, blanks: int, token: int) -> Any:
     several = "label" in rows.column_names and isinstance(rows[0]["label"], list)
     blank: dict[str, Any] = {
         "input_ids": [token],
+        "prompt_ids": [token],
+        "chosen_ids": [],
+        "rejected_ids": [],
         "token_type_ids": [0],
         "labels": [-100],
         "label": [-100.0] * len(rows[0]["label"]) if several else -100,

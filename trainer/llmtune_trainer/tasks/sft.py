@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch.nn.functional import cross_entropy
-from trl import SFTConfig, SFTTrainer, pack_dataset
+from trl import SFTConfig, SFTTrainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 from llmtune_trainer.arguments import training_arguments
@@ -29,7 +29,6 @@ from llmtune_trainer.settings import Settings
 from llmtune_trainer.tasks.each_row_once import OncePerEpoch, blanks_for, with_blanks
 from llmtune_trainer.tasks.exact_evaluation import ExactEvaluation
 
-COLUMNS = ["input_ids", "labels"]
 # What a run that has diverged reports, so that no search takes it for a good one.
 WORST = {"eval_loss": 1e9, "eval_perplexity": 1e9, "eval_token_accuracy": 0.0}
 # The logits of so many bytes at once are faster than TRL's tiles, which compute them twice.
@@ -131,13 +130,12 @@ def make_trainer(
             f"`--packing`=true would mix rows in {settings.model_name_or_path}: a {base.config.model_type} model does "
             "not tell them apart by their positions. Fix: leave it out."
         )
-    rows = _packed(prepared.train, settings, args, workspace) if packing else prepared.train
-    blanks = blanks_for(rows, args)
+    blanks = blanks_for(prepared.train, args)
     trainer = TokenTrainer(
         model=model,
         args=args,
         data_collator=_flat_collator(base, tokenizer, settings) if flat else _collator(tokenizer),
-        train_dataset=with_blanks(rows, blanks, tokenizer.pad_token_id),
+        train_dataset=with_blanks(prepared.train, blanks, tokenizer.pad_token_id),
         eval_dataset=prepared.eval,
         processing_class=tokenizer,
         peft_config=None if isinstance(model, PeftModel) else adapter_config(settings),
@@ -156,10 +154,3 @@ def _flat_collator(model: Any, tokenizer: Any, settings: Settings) -> DataCollat
         return DataCollatorForLanguageModeling(tokenizer.pad_token_id, padding_free=True)
     model.set_attn_implementation(ROW_BY_ROW)
     return FlatRows(tokenizer.pad_token_id, padding_free=True)
-
-
-def _packed(rows: Any, settings: Settings, args: SFTConfig, workspace: Path) -> Any:
-    # Beside the prepared rows, where the library would put them, they would change what others share.
-    file = workspace / f"packed-{args.local_process_index}.arrow"
-    options = {"cache_file_name": str(file)}
-    return pack_dataset(rows.select_columns(COLUMNS), settings.max_length, args.packing_strategy, options)

@@ -1,6 +1,6 @@
 """Builds a tiny random Llama and a little text to tune it on, in a second and with no download.
 
-    python tests/trainer/tiny_model.py MODEL_DIR [DATA_DIR]
+    python tests/support/tiny_model.py MODEL_DIR [DATA_DIR]
 
 MODEL_DIR becomes an ordinary Hugging Face folder (2 layers, 64 wide, a tokenizer with a chat template); DATA_DIR gets
 train.jsonl (48 rows) and eval.jsonl (12 other rows) of `prompt` and `completion`.
@@ -8,11 +8,10 @@ train.jsonl (48 rows) and eval.jsonl (12 other rows) of `prompt` and `completion
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from tiny_files import Rows, build, quietly, split, write_data
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
@@ -24,7 +23,7 @@ VERBS = ("eat", "like", "fear", "hear", "see", "want")
 FOOD = ("milk", "bones", "mice", "eggs", "honey", "grass")
 
 
-def rows() -> list[dict[str, str]]:
+def rows() -> Rows:
     """Return sixty questions and answers with a pattern that a tiny model can learn."""
     return [
         {"prompt": f"What does the {animal} {verb}?", "completion": f"The {animal} does {verb} {FOOD[index]}."}
@@ -33,25 +32,15 @@ def rows() -> list[dict[str, str]]:
     ]
 
 
-def split_rows() -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-    everything = rows()
-    held_out = everything[::5]
-    return [row for row in everything if row not in held_out], held_out
-
-
-def write_jsonl(file: Path, content: Iterable[Any]) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("".join(json.dumps(row) + "\n" for row in content), encoding="utf-8")
-    return file
+def split_rows() -> tuple[Rows, Rows]:
+    return split(rows())
 
 
 def build_data(folder: Path) -> Path:
-    train, held_out = split_rows()
-    write_jsonl(folder / "train.jsonl", train)
-    write_jsonl(folder / "eval.jsonl", held_out)
-    return folder
+    return write_data(folder, rows())
 
 
+@quietly()
 def build_model(folder: Path) -> Path:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
@@ -101,6 +90,4 @@ def _tokenizer() -> Any:
 
 
 if __name__ == "__main__":
-    build_model(Path(sys.argv[1]))
-    if len(sys.argv) > 2:
-        build_data(Path(sys.argv[2]))
+    build(build_model, build_data)

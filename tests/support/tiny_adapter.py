@@ -1,22 +1,19 @@
-"""Makes a LoRA adapter of the tiny model whose weights are random but not zero, as if it had been trained.
-
-    python tests/trainer/tiny_adapter.py MODEL_DIR ADAPTER_DIR [SEED]
-
-It writes to stdout, as JSON, what the base model and the adapted model answer greedily to PROMPT, by peft alone.
-"""
+"""A LoRA adapter of the tiny model whose weights are random but not zero, as if it had been trained."""
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Any
+
+from tiny_files import quietly
 
 PROMPT = "What does the cat eat?"
 NEW_TOKENS = 12
 
 
-def build_adapter(model_folder: Path, folder: Path, seed: int) -> dict[str, str]:
+@quietly()
+def build_adapter(model_folder: Path, folder: Path, seed: int = 0) -> dict[str, str]:
+    """Return what the model itself and the adapted one answer greedily to PROMPT, by peft alone."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -39,8 +36,3 @@ def _answer(model: Any, tokenizer: Any) -> str:
     output = model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False)
     new = output[0, inputs["input_ids"].shape[1] :]
     return str(tokenizer.decode(new, skip_special_tokens=True))
-
-
-if __name__ == "__main__":
-    seed = int(sys.argv[3]) if len(sys.argv) > 3 else 0
-    sys.stdout.write(json.dumps(build_adapter(Path(sys.argv[1]), Path(sys.argv[2]), seed)))

@@ -1,6 +1,6 @@
 """Builds a tiny random BERT and a few sentences to classify, in a second and with no download.
 
-    python tests/trainer/tiny_encoder.py MODEL_DIR [DATA_DIR]
+    python tests/support/tiny_encoder.py MODEL_DIR [DATA_DIR]
 
 MODEL_DIR becomes an ordinary Hugging Face folder of a pretrained encoder (2 layers, 64 wide, WordPiece, no head for
 classes yet); DATA_DIR gets train.jsonl (56 rows) and eval.jsonl (14 other rows) of `text` and `label`.
@@ -8,11 +8,10 @@ classes yet); DATA_DIR gets train.jsonl (56 rows) and eval.jsonl (14 other rows)
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from tiny_files import Rows, build, quietly, split, write_data
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 THINGS = ("tea", "soup", "film", "song", "book", "room", "road", "game", "trip", "talk")
@@ -24,7 +23,7 @@ WORDS = {
 }
 
 
-def rows() -> list[dict[str, str]]:
+def rows() -> Rows:
     """Return seventy sentences, short and long ones, whose class a single word tells."""
     return [
         {"text": f"the {thing} was {word}" + " , we think" * (number % 4), "label": label}
@@ -34,25 +33,15 @@ def rows() -> list[dict[str, str]]:
     ]
 
 
-def split_rows() -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-    everything = rows()
-    held_out = everything[::5]
-    return [row for row in everything if row not in held_out], held_out
-
-
-def write_jsonl(file: Path, content: Iterable[Any]) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("".join(json.dumps(row) + "\n" for row in content), encoding="utf-8")
-    return file
+def split_rows() -> tuple[Rows, Rows]:
+    return split(rows())
 
 
 def build_data(folder: Path) -> Path:
-    train, held_out = split_rows()
-    write_jsonl(folder / "train.jsonl", train)
-    write_jsonl(folder / "eval.jsonl", held_out)
-    return folder
+    return write_data(folder, rows())
 
 
+@quietly()
 def build_model(folder: Path) -> Path:
     import torch
     from transformers import BertConfig, BertForMaskedLM
@@ -101,6 +90,4 @@ def _tokenizer() -> Any:
 
 
 if __name__ == "__main__":
-    build_model(Path(sys.argv[1]))
-    if len(sys.argv) > 2:
-        build_data(Path(sys.argv[2]))
+    build(build_model, build_data)
