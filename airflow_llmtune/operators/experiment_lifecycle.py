@@ -96,7 +96,7 @@ class ExperimentLifecycle(KubeflowOperator):
         uri = None if optimum is None else self.artifact_uri(obj["metadata"]["name"], optimum.trial)
         # Its last value counts as that of any other, so it may be the best; but it was ended before it saved.
         if uri and optimum and optimum.trial in (path(obj, "status", "earlyStoppedTrialList") or []):
-            self.log.warning("There is no model of the best trial, %s: it was ended early", optimum.trial)
+            self.log.warning("The best trial, %s, was ended early and left no model: no artifact_uri", optimum.trial)
             uri = None
         result = {**experiment.read_result(obj, self.decoder(obj), uri), "partial": False}
         self.log.info(

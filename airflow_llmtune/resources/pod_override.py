@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_llmtune.resources.environment import check_entries
 from airflow_llmtune.resources.header import check_metadata
+from airflow_llmtune.resources.meta import path
 from airflow_llmtune.resources.problems import did_you_mean
 
 if TYPE_CHECKING:
     from airflow_llmtune.resources.problems import Problems
 
-__all__ = ["check_override", "merge"]
+__all__ = ["check_override", "limits_of", "merge"]
 
 # What tells the entries of these lists apart; any other list in an override replaces ours.
 _MERGE_KEYS = {
@@ -65,6 +66,13 @@ def _are_named(where: str, node: Mapping[str, Any], key: str, problems: Problems
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) and value != ""
+
+
+def limits_of(override: Mapping[str, Any], container: str) -> Mapping[str, Any]:
+    """What it sets for a container."""
+    containers = path(override, "spec", "containers") or []
+    found = (path(one, "resources", "limits") for one in containers if one["name"] == container)
+    return next((limits for limits in found if isinstance(limits, Mapping)), {})
 
 
 def merge(base: Any, override: Any, key: str = "") -> Any:

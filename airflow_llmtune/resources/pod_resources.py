@@ -42,8 +42,8 @@ def read_resources(argument: str, given: Any, problems: Problems) -> dict[str, s
     return limits
 
 
-def count_gpus(limits: Mapping[str, str]) -> int:
-    return sum(int(quantity(text) or 0) for name, text in limits.items() if re.fullmatch(_GPU, name))
+def count_gpus(limits: Mapping[str, Any]) -> int:
+    return sum(int(quantity(text_of(amount)) or 0) for name, amount in limits.items() if re.fullmatch(_GPU, name))
 
 
 def quantity(text: str) -> float | None:

@@ -20,6 +20,7 @@ from airflow_llmtune.resources.defaults import TRAINER_IMAGE
 from airflow_llmtune.resources.environment import read_env, refuse_secret
 from airflow_llmtune.resources.job_options import DEFAULTS, PRIMARY_CONTAINERS, read_job
 from airflow_llmtune.resources.meta import is_plain, text_of
+from airflow_llmtune.resources.pod_override import limits_of
 from airflow_llmtune.resources.pod_resources import count_gpus, quantity, read_resources
 from airflow_llmtune.resources.problems import Problems
 from airflow_llmtune.resources.redaction import carries_secret, is_secret
@@ -119,7 +120,8 @@ class TrainerSpec(NamedTuple):
         if not isinstance(image, str) or not re.fullmatch(_IMAGE, image):
             problems.add("image", image, "is not an image name", f"give one, or leave it out for {TRAINER_IMAGE}")
         limits = read_resources(resources_argument, resources, problems)
-        options["num_procs_per_node"] = options["num_procs_per_node"] or max(1, count_gpus(limits))
+        asked = {**limits, **limits_of(options["pod_template"], PRIMARY_CONTAINERS[options["job_kind"]])}
+        options["num_procs_per_node"] = options["num_procs_per_node"] or max(1, count_gpus(asked))
         cpus = quantity(limits.get("cpu", ""))
         variables = read_env(env, problems)
         if options["job_kind"] == train_job.KIND.kind:
@@ -138,7 +140,7 @@ class TrainerSpec(NamedTuple):
             **options,
         )
         trainer.check_flags("trainer_args", flags, problems)
-        trainer.check_processes(f"{resources_argument}.gpu", problems)
+        trainer.check_processes(count_gpus(asked), problems)
         return trainer
 
     @property
@@ -159,15 +161,15 @@ class TrainerSpec(NamedTuple):
             given = {name: Given(_ARGUMENTS.get(name, f"trainer_args.{name}"), (text,)) for name, text in told.items()}
             check_together({**given, **chosen}, self.run, problems)
 
-    def check_processes(self, gpu_argument: str, problems: Problems) -> None:
+    def check_processes(self, gpus: int, problems: Problems) -> None:
         """A process of our own trainer takes one GPU: further ones would idle, and one without would fail."""
         if not is_of_trainer(self.image):
             return
-        gpus, processes = count_gpus(self.resources), self.num_procs_per_node
-        if gpus not in (0, processes):
-            rule = f"is not one for each of the {processes} processes that `num_procs_per_node` gives a pod"
-            problems.add(gpu_argument, gpus, rule, f"give {processes}, or leave `num_procs_per_node` out: it follows")
-        if is_true(self.flags.get(_SHARDS_FLAG, "")) and self.num_nodes * processes == 1:
+        if gpus not in (0, self.num_procs_per_node):
+            rule = f"is not one for each GPU of a pod, which has {gpus}"
+            fix = "leave it out: it follows from the GPUs; or ask for as many of them"
+            problems.add("job_options.num_procs_per_node", self.num_procs_per_node, rule, fix)
+        if is_true(self.flags.get(_SHARDS_FLAG, "")) and self.num_nodes * self.num_procs_per_node == 1:
             rule = "shards the model over several processes, and there is one"
             problems.add(f"trainer_args.{_SHARDS_FLAG}", True, rule, "give more GPUs or nodes, or leave it out")
 

@@ -92,7 +92,7 @@ def test_a_trial_that_was_ended_early_is_the_best_without_a_model(kubeconfig, ru
     result = run.complete(tune(kubeconfig, image="slow", early_stopping=stopping, trainer_args=flags, **settings))
     assert result["metrics"] == {"eval_loss": 0.9}
     assert result["artifact_uri"] is None
-    assert f"There is no model of the best trial, {result['trial']}: it was ended early" in capfd.readouterr().out
+    assert f"The best trial, {result['trial']}, was ended early and left no model" in capfd.readouterr().out
 
 
 def hyperband(r_l: int, eta: int) -> JSON:

@@ -21,7 +21,7 @@ class S3:
         self.url = ""
         self.requests: list[str] = []  # method and path, in order
         self.damages: dict[str, int] = {}  # path -> how many of its downloads have other bytes of the same number
-        self.refusals: dict[str, tuple[int, str]] = {}  # start of `METHOD /path` -> status and code
+        self.refusals: dict[str, tuple[int, str]] = {}  # start of `METHOD /path ` -> status and code
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._lock = threading.Lock()
 
@@ -61,7 +61,7 @@ class S3:
         with self._lock:
             self.requests.append(line)
         for start, (status, code) in self.refusals.items():
-            if line.startswith(start):
+            if f"{line} ".startswith(start):
                 body = f"<Error><Code>{code}</Code><Message>refused</Message></Error>"
                 return Response(body, status, content_type="application/xml")(environ, start_response)
         response = Response.from_app(self._moto, environ)

@@ -16,6 +16,7 @@ from llmtune_trainer.cache import open_cache
 from llmtune_trainer.cache_entry import Entry
 from llmtune_trainer.cache_s3 import CacheInS3
 from llmtune_trainer.eviction_s3 import DEAD_SECONDS, GRACE_SECONDS, MARK_SECONDS
+from llmtune_trainer.object_store import delete_objects
 from llmtune_trainer.settings import Settings
 from s3_server import S3
 
@@ -119,7 +120,20 @@ def test_the_manifest_goes_before_the_files_and_the_bucket_is_listed_once(runs: 
     deleted = [request.split("/")[-1] for request in runs.s3.requests if f"DELETE /llm/cache/{entry('a')}" in request]
     assert deleted[0] == "manifest.json"
     assert sorted(deleted[1:]) == ["report", "rows"]
-    assert runs.s3.requests.count("GET /llm") == 1
+    # The bucket whole, and what is to go once more.
+    assert runs.s3.requests.count("GET /llm") == 2
+
+
+def test_what_somebody_begins_to_read_while_others_go_stays(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    def delete(*args: Any) -> None:
+        delete_objects(*args)
+        runs.use("b")  # leaves a mark, long after the bucket was listed
+
+    runs.make("a", "b")
+    monkeypatch.setattr("llmtune_trainer.eviction_s3.delete_objects", delete)
+    runs.use("c", max_bytes=ROOM)
+    assert runs.kept(*"abc") == "bc"
+    assert runs.made == ["a", "b", "c"]
 
 
 def test_an_entry_larger_than_the_bound_is_told_and_stored(runs: Runs) -> None:
@@ -163,9 +177,10 @@ def test_a_writer_that_still_writes_is_left_alone(runs: Runs) -> None:
     assert upload in runs.stored()
 
 
-def test_where_no_writer_is_named_none_is_taken_for_dead(runs: Runs) -> None:
+@pytest.mark.parametrize("torn", [b"{", b"\xff\xfe{"])
+def test_where_no_writer_is_named_none_is_taken_for_dead(runs: Runs, torn: bytes) -> None:
     runs.make("a")
-    runs.put(f"{entry('a')}/manifest.json", b"{")
+    runs.put(f"{entry('a')}/manifest.json", torn)
     other = runs.put(f"{entry('a')}/{'2' * 32}/rows")
     runs.s3.age("llm", DEAD_SECONDS + 60, "cache/")
     runs.use("b", max_bytes=100 * ROOM)

@@ -36,6 +36,13 @@ def test_an_adapter_has_the_loss_that_its_training_reported(train: Any, tmp_path
     assert fingerprint(trained) == fingerprint(judged) == fingerprint(base)
 
 
+@pytest.mark.parametrize("module", ["norm", "embed_tokens"])
+def test_modules_that_were_trained_as_a_whole_are_not_rounded(train: Any, tmp_path: Path, module: str) -> None:
+    trained = train(output_dir=tmp_path / "adapter", lora_modules_to_save=module, dtype="bfloat16", **TUNED)
+    judged = train(mode=EVALUATE, adapter=tmp_path / "adapter", dtype="bfloat16")
+    assert judged.metrics["eval_loss"] == trained.metrics["eval_loss"]
+
+
 def test_the_manifest_tells_what_a_result_came_from(train: Any, model: Path, data: Path, tmp_path: Path) -> None:
     trained = train(output_dir=tmp_path / "adapter", max_steps=2, lora_r=4, sample_prompt="What?")
     manifest = trained.termination["manifest"]

@@ -54,6 +54,18 @@ def test_a_second_run_removes_the_files_of_the_first_and_no_others(client: Any, 
     assert "adapter_config.json" not in listed
 
 
+def test_who_may_not_list_removes_the_files_of_the_first_too(s3: Any, client: Any, tmp_path: Path) -> None:
+    def put(name: str) -> None:
+        store("--output_dir", "s3://llm/out", lambda folder: (folder / name).touch(), {}, tmp_path)
+
+    s3.refusals["GET /llm "] = (403, "AccessDenied")
+    put("first")
+    put("second")
+    s3.refusals.clear()
+    found = {item["Key"] for item in client.list_objects_v2(Bucket="llm", Prefix="out/")["Contents"]}
+    assert found == {"out/second", "out/result.json"}
+
+
 class Killed(BaseException):
     pass
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
+from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 from safetensors import SafetensorError
 from transformers import PrinterCallback
 
@@ -66,7 +66,13 @@ def _load(
 
 def _with_adapter(model: Any, settings: Settings, folder: Path) -> Any:
     try:
-        return PeftModel.from_pretrained(model, str(folder))
+        adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
+        # PEFT makes only its own weights float32, and rounds the others, such as modules trained as a whole.
+        for weights in adapted.parameters():
+            if weights.requires_grad:
+                weights.data = weights.data.float()
+        set_peft_model_state_dict(adapted, load_peft_weights(str(folder)))
+        return adapted.requires_grad_(False)
     except (RuntimeError, ValueError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise BadInputError(

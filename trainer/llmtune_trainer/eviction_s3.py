@@ -13,9 +13,10 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from llmtune_trainer.cache_entry import MANIFEST
+from llmtune_trainer.errors import BadInputError
 from llmtune_trainer.lease import NAME as LEASE
 from llmtune_trainer.object_store import Object, delete_objects, list_objects, read_object
 
@@ -82,16 +83,28 @@ def evict_in_s3(address: str, max_bytes: int) -> Iterator[tuple[str, int]]:
         entry.delete(entry.leftovers())
     total = sum(entry.size for entry in entries)
     for entry in sorted(entries, key=lambda entry: entry.age, reverse=True):
-        size = entry.size
-        if total > max_bytes and size and entry.age > GRACE_SECONDS:
-            entry.delete(entry.objects)
-            total -= size
-            yield entry.name, size
+        if total <= max_bytes or entry.age <= GRACE_SECONDS:
+            continue
+        # While others went, somebody may have begun to read this one.
+        for now in _again(entry):
+            if now.age > GRACE_SECONDS:
+                size = now.size
+                now.delete(now.objects)
+                total -= size
+                yield now.name, size
 
 
-def _entries(address: str) -> list[Stored]:
+def _again(entry: Stored) -> list[Stored]:
+    try:
+        return _entries(entry.address, entry.name)
+    except BadInputError:
+        return []  # others remove, too
+
+
+def _entries(address: str, below: str = "") -> list[Stored]:
     found: dict[str, Stored] = {}
-    for obj in list_objects(FLAG, address):
-        if match := OF_ENTRY.fullmatch(obj.name):
-            found.setdefault(match[1], Stored(address, match[1])).objects.append(obj)
+    for obj in list_objects(FLAG, f"{address}/{below}".rstrip("/")):
+        name = f"{below}/{obj.name}" if below else obj.name
+        if match := OF_ENTRY.fullmatch(name):
+            found.setdefault(match[1], Stored(address, match[1])).objects.append(replace(obj, name=name))
     return list(found.values())

@@ -215,7 +215,8 @@ def read_object(flag: str, address: str) -> Content | None:
     with explained(flag, address):
         try:
             answer = connect().get_object(Bucket=bucket, Key=key)
-            return Content(answer["Body"].read().decode(), answer["ETag"], _age(answer, answer["LastModified"]))
+            text = answer["Body"].read().decode(errors="replace")  # what is torn is for its reader to judge
+            return Content(text, answer["ETag"], _age(answer, answer["LastModified"]))
         except ClientError as error:
             if error.response["Error"].get("Code") != "NoSuchKey":
                 raise

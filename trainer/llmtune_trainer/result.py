@@ -73,14 +73,22 @@ def fitted(content: Mapping[str, Any], limit: int) -> str:
     First those that are there to be looked at; what others compute with only when nothing else is left.
     """
     text = json.dumps(content, ensure_ascii=False)
-    longest_texts = (2000, 1000, 500, 250, 100, 30)
-    for keys in ({"samples", "error"}, set(content)):
-        for longest in longest_texts:
+    for cut in (_cut_what_is_looked_at, _cut):
+        for longest in (2000, 1000, 500, 250, 100, 30):
             if len(text.encode()) <= limit:
                 return text
-            content = {key: _cut(item, longest) if key in keys else item for key, item in content.items()}
+            content = cut(content, longest)
             text = json.dumps(content, ensure_ascii=False)
     return text
+
+
+def _cut_what_is_looked_at(content: Mapping[str, Any], longest: int) -> dict[str, Any]:
+    """Cut samples, errors, and what is told of the data."""
+    parts = {key: _cut(content[key], longest) for key in ("samples", "error") if key in content}
+    manifest = content.get("manifest") or {}
+    if "data" in manifest:
+        parts["manifest"] = {**manifest, "data": _cut(manifest["data"], longest)}
+    return {**content, **parts}
 
 
 def _cut(value: Any, longest: int) -> Any:
@@ -190,10 +198,10 @@ def _remove(folder: Path, file: Path) -> None:
 def _upload(flag: str, address: str, unfinished: Path, mark: str, files: Sequence[str]) -> None:
     try:
         there: Collection[str] = list_etags(flag, address)
-        texts = (_read_object(flag, address, name) for name in (mark, LIST) if name in there)
-        before: list[str] = next(filter(None, map(_names_in, texts)), [])
-    except (TrainerError, ValueError):  # who may write need not be allowed to read
-        there, before = files, []
+    except TrainerError:  # who may write need not be allowed to list, nor to read
+        there = files
+    texts = (_read_object(flag, address, name) for name in (mark, LIST))
+    before: list[str] = next(filter(None, map(_names_in, texts)), [])
     brought = [name for name in files if name not in there]
     write_object(flag, f"{address}/{LIST}", json.dumps({"files": [*before, *brought]}))
     upload_folder(flag, unfinished, address, mark, [name for name in before if name not in files])
@@ -217,5 +225,8 @@ def _read_file(file: Path) -> str:
 
 
 def _read_object(flag: str, address: str, name: str) -> str:
-    found = read_object(flag, f"{address}/{name}")
+    try:
+        found = read_object(flag, f"{address}/{name}")
+    except TrainerError:
+        return ""
     return found.text if found else ""

@@ -33,11 +33,14 @@ def mistakes_in(config: Mapping[str, Any]) -> list[str]:
 
 
 def _mistake(name: str, value: Any) -> str | None:
-    kind = _KINDS.get(name)
+    kind = _KINDS.get(name.removeprefix("fsdp_"))  # which transformers takes off, too
     if kind is None:
-        near = difflib.get_close_matches(name.removeprefix("fsdp_"), _KINDS, n=1)
+        near = difflib.get_close_matches(name, _KINDS, n=1)
         fix = f"did you mean {near[0]}?" if near else f"give some of {', '.join(_KINDS)}."
         return f"is nothing that FSDP2 knows. Fix: {fix}"
+    if isinstance(value, str) and kind.type in ("boolean", "integer"):
+        # To the libraries the text "false" is true.
+        return f"{kind.rule()}, and this is a text. Fix: write it without quotes."
     try:
         kind.cast(value if isinstance(value, str) else json.dumps(value))
     except ValueError:

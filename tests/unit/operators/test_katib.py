@@ -63,7 +63,7 @@ def test_what_a_trial_would_refuse_is_told_before_there_is_one() -> None:
     assert told(trainer_args={"merge_adapter": True}, output_uri="/out") == []
     assert told(**CHECKPOINTS) == ["checkpoint_uri"]
     pods: JSON = {"resources_per_trial": {"gpu": 8}, "job_options": {"num_procs_per_node": 1}}
-    assert told(**pods) == ["resources_per_trial.gpu"]
+    assert told(**pods) == ["job_options.num_procs_per_node"]
 
 
 def test_where_trials_save_is_no_reason_to_search_again_and_when_they_are_stopped_is_one() -> None:

@@ -232,6 +232,11 @@ def test_options_are_read_under_their_own_argument() -> None:
     assert (spec.num_nodes, spec.job_kind) == (2, "PyTorchJob")
 
 
+def of_gpus(number: Any) -> JSON:
+    container = {"name": "training-container", "resources": {"limits": {"nvidia.com/gpu": number}}}
+    return {"spec": {"containers": [container]}}
+
+
 @pytest.mark.parametrize(
     ("resources", "options", "processes"),
     [
@@ -244,6 +249,9 @@ def test_options_are_read_under_their_own_argument() -> None:
         ({"cpu": 4}, {"num_procs_per_node": 2}, 2),
         ({"gpu": 4}, {"image": OTHER}, 4),
         ({"gpu": 4}, {"image": OTHER, "num_procs_per_node": 1}, 1),
+        ({"gpu": 1}, {"pod_template": of_gpus(4)}, 4),
+        ({}, {"pod_template": of_gpus("2"), "num_procs_per_node": 2}, 2),
+        ({"gpu": 2}, {"pod_template": {"spec": {"containers": [{"name": "proxy", "image": "proxy"}]}}}, 2),
     ],
 )
 def test_each_gpu_has_a_process(resources: JSON, options: JSON, processes: int) -> None:
@@ -251,12 +259,20 @@ def test_each_gpu_has_a_process(resources: JSON, options: JSON, processes: int) 
     assert (spec.num_procs_per_node, problems.errors) == (processes, [])
 
 
-@pytest.mark.parametrize(("gpus", "processes"), [(8, 1), (1, 2), ("4", "2")])
-def test_gpus_that_idle_or_lack_are_told(gpus: Any, processes: Any) -> None:
-    _, problems = build(resources={"gpu": gpus}, num_procs_per_node=processes, resources_argument="resources_per_trial")
+@pytest.mark.parametrize(
+    ("pods", "processes", "gpus"),
+    [
+        ({"resources": {"gpu": 8}}, 1, 8),
+        ({"resources": {"amd.com/gpu": 1}}, 2, 1),
+        ({"resources": {"gpu": "4"}}, "2", 4),
+        ({"resources": {"gpu": 2}, "pod_template": of_gpus(4)}, 2, 4),
+    ],
+)
+def test_gpus_that_idle_or_lack_are_told(pods: JSON, processes: Any, gpus: int) -> None:
+    _, problems = build(num_procs_per_node=processes, **pods)
     (mistake,) = map(str, problems.errors)
-    assert mistake.startswith(f"`resources_per_trial.gpu`={gpus} is not one for each of the {processes} processes")
-    assert mistake.endswith(f"Fix: give {processes}, or leave `num_procs_per_node` out: it follows")
+    assert mistake.startswith(f"`job_options.num_procs_per_node`={processes} is not one for each GPU of a pod")
+    assert f"which has {gpus}. Fix: leave it out" in mistake
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,17 @@ def test_the_summary_fits_and_keeps_its_numbers(letter: str) -> None:
     assert content["samples"]["after"].endswith("…")
 
 
+def test_what_is_told_of_the_data_is_cut_before_what_others_compute_with() -> None:
+    row = "a row that is malformed in many words " * 60
+    data = {"malformed": {"rows": 1, "first": row}, "remarks": [f"malformed rows left out: 1; the first: {row}"]}
+    address = "s3://bucket/" + "/".join(["folder"] * 30)
+    manifest = {**MANIFEST, "dataset": address, "data": data}
+    content = json.loads(fitted(summary({"eval_loss": 2.5}, address, None, manifest, diverged=False), 2000))
+    assert (content["artifact_uri"], content["manifest"]["dataset"]) == (address, address)
+    assert content["manifest"]["data"]["malformed"]["rows"] == 1
+    assert content["manifest"]["data"]["remarks"][0].endswith("…")
+
+
 def test_even_a_monstrous_manifest_fits_and_keeps_its_numbers() -> None:
     names = [f"model.layers.{number}.self_attn.q_proj" for number in range(500)]
     manifest = {"base_model": "/" + '"' * 4000, "parameters": {"lora_target_modules": names, "seed": 7}, "steps": 80}

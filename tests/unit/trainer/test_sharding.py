@@ -22,14 +22,15 @@ def parse(config: dict[str, Any]) -> Any:
             {"reshard_after_foward": False},
             ["reshard_after_foward=False is nothing that FSDP2 knows", "reshard_after_forward?"],
         ),
-        ({"fsdp_cpu_offload": True}, ["did you mean cpu_offload?"]),
         ({"xla": True}, ["give some of activation_checkpointing, auto_wrap_policy,"]),
         (
             {"state_dict_type": "SHARDED_STATE_DICT"},
             ["state_dict_type='SHARDED_STATE_DICT'", "one of FULL_STATE_DICT", "Fix:"],
         ),
         ({"version": 1}, ["version=1 must be one of 2"]),
-        ({"cpu_offload": "perhaps"}, ["cpu_offload='perhaps' must be true or false"]),
+        ({"cpu_offload": "false"}, ["cpu_offload='false' must be true or false", "without quotes"]),
+        ({"min_num_params": "1000"}, ["min_num_params='1000' must be a whole number", "without quotes"]),
+        ({"cpu_offload": 0.5}, ["cpu_offload=0.5 must be true or false"]),
         ({"auto_wrap_policy": None}, ["auto_wrap_policy=None must be one of TRANSFORMER_BASED_WRAP"]),
     ],
     ids=lambda value: next(iter(value)),
@@ -52,10 +53,10 @@ def test_what_fsdp2_knows_is_taken_as_it_is() -> None:
     config = {
         "version": 2,
         "reshard_after_forward": False,
-        "cpu_offload": "true",
+        "cpu_offload": True,
         "state_dict_type": "FULL_STATE_DICT",
         "auto_wrap_policy": "SIZE_BASED_WRAP",
         "min_num_params": 1000,
-        "transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"],
+        "fsdp_transformer_layer_cls_to_wrap": ["LlamaDecoderLayer"],
     }
     assert parse(config).hyperparameters["fsdp_config"] == config
