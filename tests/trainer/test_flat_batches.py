@@ -78,3 +78,32 @@ def test_a_model_that_would_mix_the_rows_gets_padded_batches(config_class: str, 
     from llmtune_trainer.attention import takes_flat_batches
 
     assert not takes_flat_batches(model_of(config_class, **config))
+
+
+def test_short_rows_are_attended_in_float32_on_a_cpu_and_long_ones_as_they_are() -> None:
+    import torch
+    from torch.nn.functional import scaled_dot_product_attention as attend
+
+    from llmtune_trainer.attention import SHORT_ROW, attend_row_by_row
+
+    torch.manual_seed(0)
+    lengths = [5, SHORT_ROW, SHORT_ROW + 1]
+    parts = [torch.randn(1, 4, sum(lengths), 8).bfloat16() for _ in range(3)]
+    layer = SimpleNamespace(is_causal=True, num_key_value_groups=1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        together, _ = attend_row_by_row(layer, *parts, None, row_lengths=lengths)  # type: ignore[arg-type]
+    *short, long = zip(*(part.split(lengths, dim=2) for part in parts), strict=True)
+    exact = [attend(*(part.float() for part in row), is_causal=True).bfloat16() for row in short]
+    alone = torch.cat([*exact, attend(*long, is_causal=True)], dim=2)
+    assert torch.equal(together, alone.transpose(1, 2))
+
+
+@pytest.mark.parametrize("flags", [{}, {"use_dora": True}, {"load_in_4bit": True}], ids=str)
+def test_what_is_spared_of_copies_changes_no_loss(
+    train: Any, monkeypatch: pytest.MonkeyPatch, flags: dict[str, Any]
+) -> None:
+    settings = {"dtype": "bfloat16", "max_steps": 3, "logging_steps": 1, "learning_rate": "5e-3", **flags}
+    spared = train(**settings)
+    monkeypatch.setattr("llmtune_trainer.tasks._spare_copies", lambda _: None)
+    assert spared.results == train(**settings).results
+    assert spared.metrics["train_loss"][2] < spared.metrics["train_loss"][0]

@@ -22,7 +22,18 @@ def make_trainer(
     for weights in trainer.model.parameters():
         if weights.requires_grad:
             weights.data = weights.data.float()
+    if trainer.args.bf16:
+        _spare_copies(trainer.model)
     return trainer
+
+
+def _spare_copies(model: Any) -> None:
+    """Keep PEFT from making each input float32, as its weights are: autocast only makes it bfloat16 again."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for layer in model.modules():
+        if isinstance(layer, BaseTunerLayer) and not getattr(layer, "lora_variant", None):
+            layer.cast_input_dtype_enabled = False
 
 
 def worst(task: str) -> dict[str, float]:
