@@ -122,9 +122,11 @@ async def test_a_server_that_lost_all_objects_is_not_asked_about_all_of_them_at_
 # It is not where it is looked for.
 
 
-async def test_an_object_that_the_stream_does_not_have_yet_is_asked_for_once(plane, jobs):
+async def test_an_object_that_the_stream_does_not_have_yet_is_asked_for_once(plane, jobs, monkeypatch):
     first = await jobs.create(1, prefix="first")
-    plane.faults.add("watch=true", delay_seconds=1.5)
+    # Long enough for the others to be made and asked for, on a busy machine too; not until they are asked for again.
+    monkeypatch.setattr(base, "LAG_SECONDS", 60.0)
+    plane.faults.add("watch=true", delay_seconds=8.0)
     asked = Requests(plane)
     injected = plane.faults.injected
     waits = start(first)
