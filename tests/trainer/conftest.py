@@ -10,7 +10,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import pytest
 
 import tiny_model
+from launchers import ONE_PROCESS
 from llmtune_trainer.__main__ import QUIET, main
 from llmtune_trainer.checkpoints import Checkpoints
 from s3_server import S3, running_s3
@@ -27,7 +27,6 @@ from s3_server import S3, running_s3
 os.environ |= {**QUIET, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
 
 METRIC_LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z (\w+)=(-?\d+(?:\.\d+)?(?:e[+-]?\d+)?)")
-TRAINER = (sys.executable, "-m", "llmtune_trainer")
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,9 @@ def stop_after(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None
 def command(tmp_path: Path) -> Callable[..., Run]:
     """Run the trainer as a process of its own."""
 
-    def run(arguments: Sequence[str], launcher: Sequence[str] = TRAINER, environ: dict[str, str] | None = None) -> Run:
+    def run(
+        arguments: Sequence[str], launcher: Sequence[str] = ONE_PROCESS, environ: dict[str, str] | None = None
+    ) -> Run:
         log = tmp_path / "termination-log"
         log.unlink(missing_ok=True)
         done = subprocess.run(

@@ -125,8 +125,8 @@ def test_the_manifest_goes_before_the_files_and_the_bucket_is_listed_once(runs: 
 
 
 def test_what_somebody_begins_to_read_while_others_go_stays(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
-    def delete(*args: Any) -> None:
-        delete_objects(*args)
+    def delete(*args: Any, **options: Any) -> None:
+        delete_objects(*args, **options)
         runs.use("b")  # leaves a mark, long after the bucket was listed
 
     runs.make("a", "b")

@@ -8,7 +8,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import psutil
 import pytest
 
 import tiny_model
+from launchers import ONE_PROCESS, TWO_PROCESSES
 from tiny_files import write_jsonl
 
 # More than one epoch, and chance in every step.
@@ -27,8 +27,6 @@ COURSE = {
     "lora_dropout": 0.2,
     "save_steps": 5,
 }
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
-SINGLE = (sys.executable, "-m")
 
 
 def as_flags(settings: dict[str, Any]) -> list[str]:
@@ -52,11 +50,11 @@ def given(model: Path, data: Path) -> list[str]:
 def interrupt(tmp_path: Path) -> Callable[..., int]:
     """Start the trainer, send it a signal once it has printed a line that begins so, and return its exit code."""
 
-    def run(arguments: Sequence[str], line: str, number: signal.Signals, launcher: Sequence[str] = SINGLE) -> int:
+    def run(arguments: Sequence[str], line: str, number: signal.Signals, launcher: Sequence[str] = ONE_PROCESS) -> int:
         scratch = tmp_path / "scratch"
         scratch.mkdir(exist_ok=True)
         environ = {**os.environ, "TMPDIR": str(scratch), "LLMTUNE_TERMINATION_LOG": str(tmp_path / "log")}
-        command = [*launcher, "llmtune_trainer", *arguments]
+        command = [*launcher, *arguments]
         with subprocess.Popen(
             command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as process:
@@ -78,7 +76,7 @@ def interrupt(tmp_path: Path) -> Callable[..., int]:
 
 
 @pytest.mark.timeout(300)  # up to six processes that import torch, beside other tests
-@pytest.mark.parametrize("launcher", [SINGLE, TORCHRUN], ids=["one process", "two processes"])
+@pytest.mark.parametrize("launcher", [ONE_PROCESS, TWO_PROCESSES], ids=["one process", "two processes"])
 def test_a_killed_run_is_resumed_and_ends_with_the_same_losses(
     train: Any, command: Any, interrupt: Any, given: list[str], tmp_path: Path, launcher: tuple[str, ...]
 ) -> None:
@@ -86,8 +84,8 @@ def test_a_killed_run_is_resumed_and_ends_with_the_same_losses(
 
     def run(settings: dict[str, Any]) -> Any:
         # What is not killed and runs alone needs no process of its own.
-        alone = launcher is SINGLE
-        return train(**settings) if alone else command([*given, *as_flags(settings)], (*launcher, "llmtune_trainer"))
+        alone = launcher is ONE_PROCESS
+        return train(**settings) if alone else command([*given, *as_flags(settings)], launcher)
 
     arguments = [*given, *as_flags(course | {"output_dir": tmp_path / "adapter"})]
     assert interrupt(arguments, "checkpoint saved: step 10", signal.SIGKILL, launcher) == -signal.SIGKILL
@@ -104,7 +102,7 @@ def test_a_killed_run_is_resumed_and_ends_with_the_same_losses(
     assert (tmp_path / "adapter" / "result.json").is_file()
 
 
-@pytest.mark.parametrize("launcher", [SINGLE, TORCHRUN], ids=["one process", "two processes"])
+@pytest.mark.parametrize("launcher", [ONE_PROCESS, TWO_PROCESSES], ids=["one process", "two processes"])
 def test_a_run_that_is_told_to_stop_saves_first_and_does_not_look_finished(
     interrupt: Any, given: list[str], tmp_path: Path, launcher: tuple[str, ...]
 ) -> None:
@@ -112,7 +110,7 @@ def test_a_run_that_is_told_to_stop_saves_first_and_does_not_look_finished(
     arguments = [*course, f"--output_dir={tmp_path / 'adapter'}"]
     code = interrupt(arguments, "20", signal.SIGTERM, launcher)
     assert code != 0
-    if launcher is SINGLE:
+    if launcher is ONE_PROCESS:
         assert code == 128 + signal.SIGTERM
     (saved,) = (tmp_path / "adapter" / ".checkpoints").iterdir()
     mark = json.loads((saved / "checkpoint.json").read_text(encoding="utf-8"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 import tiny_encoder
+from launchers import TWO_PROCESSES
 from tiny_files import write_jsonl
 
 EVALUATE = ("evaluate",)
@@ -152,10 +152,9 @@ def test_two_processes_train_and_evaluate_as_one(command: Any, classify: Any, mo
     # Of 56 rows the last step of an epoch has six, and of 14 the last evaluation has two: neither is filled up.
     course = {"num_train_epochs": 2, "learning_rate": "1e-3", "per_device_eval_batch_size": 4}
     one = classify(of=model, per_device_train_batch_size=10, **course)
-    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
     given = {"model_name_or_path": model, "dataset_name": sentences, "task": "classification", "dtype": "float32"}
     flags = [f"--{name}={value}" for name, value in {**given, **course, "per_device_train_batch_size": 5}.items()]
-    two = command(flags, (*torchrun, "-m", "llmtune_trainer"))
+    two = command(flags, TWO_PROCESSES)
     assert last(two) == pytest.approx(last(one), rel=1e-4)
     assert two.metrics["train_loss"] == pytest.approx(one.metrics["train_loss"], rel=1e-4)
 

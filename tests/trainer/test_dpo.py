@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import pytest
 
 import tiny_model
+from launchers import TWO_PROCESSES
 from tiny_files import write_jsonl
 
 EVALUATE = ("evaluate",)
@@ -121,10 +121,9 @@ def test_two_processes_train_as_one_and_each_pair_is_seen_once(
     """Of forty-one pairs the last step has one: for the second process there is none."""
     course = {"num_train_epochs": 2, "learning_rate": "5e-4", "logging_steps": 1, **EVERY_LOSS}
     one = prefer(on=odd_pairs, per_device_train_batch_size=8, **course)
-    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
     given = {"model_name_or_path": model, "dataset_name": odd_pairs, "task": "dpo", "dtype": "float32"}
     flags = [f"--{name}={value}" for name, value in {**given, **course, "per_device_train_batch_size": 4}.items()]
-    two = command(flags, (*torchrun, "-m", "llmtune_trainer"))
+    two = command(flags, TWO_PROCESSES)
     assert last(two) == pytest.approx(last(one), rel=1e-4)
     assert len(two.metrics["train_loss"]) == 12
     assert two.metrics["train_loss"] == pytest.approx(one.metrics["train_loss"], rel=1e-4)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import tiny_model
+from launchers import TWO_PROCESSES
 from tiny_files import write_jsonl
 
 EVALUATE = ("evaluate",)
@@ -96,9 +96,8 @@ def test_losses_on_the_same_tokens_in_any_order_compare_and_no_others(train: Any
 
 
 def test_two_processes_evaluate_as_one(command: Any, train: Any, model: Path, data: Path) -> None:
-    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
     given = ["evaluate", "--model_name_or_path", str(model), "--dataset_name", str(data), "--dtype", "float32"]
-    two = command(given, launcher=(*torchrun, "-m", "llmtune_trainer"))
+    two = command(given, launcher=TWO_PROCESSES)
     assert two.code == 0, two.stderr
     one = train(mode=EVALUATE)
     assert two.metrics["eval_loss"] == pytest.approx(one.metrics["eval_loss"], rel=1e-6)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import tiny_model
+from launchers import TWO_PROCESSES
 from tiny_files import write_jsonl
 
-TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
 QUESTION = "What does the dog eat?"
 LEARNING = {"learning_rate": "2e-3", "warmup_ratio": 0.1}
 
@@ -76,7 +75,7 @@ def test_two_processes_train_as_one_and_each_row_is_seen_once(
     course = {"num_train_epochs": 2, "learning_rate": "2e-3", "logging_steps": 1, "evaluate_base_model": "true"}
     given = {"model_name_or_path": model, "dataset_name": uneven, "dtype": "float32", **course}
     flags = [f"--{name}={value}" for name, value in {**given, "per_device_train_batch_size": 4}.items()]
-    two = command(flags, launcher=(*TORCHRUN, "llmtune_trainer"))
+    two = command(flags, launcher=TWO_PROCESSES)
     one = train(on=uneven, per_device_train_batch_size=8, **course)
     agree(two, one)
     assert two.metrics["base_eval_loss"] == pytest.approx(one.metrics["base_eval_loss"], rel=1e-5)

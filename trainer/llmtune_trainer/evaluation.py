@@ -14,7 +14,7 @@ from transformers import PrinterCallback
 from llmtune_trainer.data.prepare import Prepared
 from llmtune_trainer.errors import BadInputError, TrainerError
 from llmtune_trainer.metrics import Log
-from llmtune_trainer.model import load_model
+from llmtune_trainer.model import load_model, make_trained_exact
 from llmtune_trainer.progress import Progress
 from llmtune_trainer.refusals import making_trainer
 from llmtune_trainer.settings import Settings
@@ -68,9 +68,7 @@ def _with_adapter(model: Any, settings: Settings, folder: Path) -> Any:
     try:
         adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=True)
         # PEFT makes only its own weights float32, and rounds the others, such as modules trained as a whole.
-        for weights in adapted.parameters():
-            if weights.requires_grad:
-                weights.data = weights.data.float()
+        make_trained_exact(adapted)
         set_peft_model_state_dict(adapted, load_peft_weights(str(folder)))
         return adapted.requires_grad_(False)
     except (RuntimeError, ValueError, SafetensorError) as error:

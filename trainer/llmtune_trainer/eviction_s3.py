@@ -47,8 +47,7 @@ class Stored:
 
     def delete(self, objects: list[Object]) -> None:
         """Delete the manifest before all others: nobody is to begin to read what is half gone."""
-        names = sorted((obj.name for obj in objects), key=lambda name: not name.endswith(f"/{MANIFEST}"))
-        delete_objects(FLAG, self.address, names)
+        delete_objects(FLAG, self.address, [obj.name for obj in objects], first=MANIFEST)
         self.objects = [obj for obj in self.objects if obj not in objects]
 
     def leftovers(self) -> list[Object]:

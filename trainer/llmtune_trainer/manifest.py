@@ -9,7 +9,6 @@ from typing import Any
 
 from llmtune_trainer import __version__
 from llmtune_trainer.addresses import public_name
-from llmtune_trainer.flags import load
 from llmtune_trainer.settings import Settings
 
 # Part of the fingerprint: with another definition of the loss the numbers would no longer compare.
@@ -54,7 +53,7 @@ def describe(
 def evaluation_of(settings: Settings, fingerprint: str, rows: int) -> dict[str, Any]:
     """Return what makes two evaluations comparable: the rows, and what their loss is computed with."""
     if settings.task == "dpo":
-        beta = settings.hyperparameters.get("beta", load().find("beta", "dpo").default)
+        beta = settings.hyperparameter("beta")
         fingerprint = hashlib.sha256(f"{fingerprint} beta={beta!r}".encode()).hexdigest()[:16]
     return {"fingerprint": fingerprint, "rows": rows}
 

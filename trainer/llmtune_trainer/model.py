@@ -52,6 +52,13 @@ def load_model(settings: Settings, folder: Path, labels: Sequence[str]) -> tuple
     return model, tokenizer
 
 
+def make_trained_exact(model: Any) -> None:
+    """Make float32 what is trained: small steps are lost in bfloat16."""
+    for weights in model.parameters():
+        if weights.requires_grad:
+            weights.data = weights.data.float()
+
+
 def adapter_config(settings: Settings) -> LoraConfig | None:
     """Return None when all weights are to be trained."""
     if not settings.use_peft:

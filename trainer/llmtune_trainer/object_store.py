@@ -146,15 +146,15 @@ def delete_folder(flag: str, address: str, first: str) -> None:
     bucket, prefix = split_address(flag, address)
     with explained(flag, address):
         names = [obj.name for obj in _objects(connect(), bucket, prefix)]
-    delete_objects(flag, address, sorted(names, key=lambda name: PurePosixPath(name).name != first))
+    delete_objects(flag, address, names, first)
 
 
-def delete_objects(flag: str, address: str, names: Iterable[str]) -> None:
-    """Delete these below the address, in this order; who is gone already is none the worse for it."""
+def delete_objects(flag: str, address: str, names: Iterable[str], first: str = "") -> None:
+    """Delete these below the address, those named ``first`` before all others, else in this order."""
     bucket, prefix = split_address(flag, address)
     with explained(flag, address):
         client = connect()
-        for name in names:
+        for name in sorted(names, key=lambda name: PurePosixPath(name).name != first):
             client.delete_object(Bucket=bucket, Key=_key(prefix, name))
 
 
@@ -188,16 +188,13 @@ def _relative(key: str, prefix: str) -> str:
 def upload_folder(flag: str, folder: Path, address: str, last: str | None = None, gone: Sequence[str] = ()) -> None:
     """Upload the file named ``last`` after all others: who sees it sees a complete result.
 
-    :param gone: names below the address that are deleted.
+    :param gone: of the result before, names below the address that are deleted once it is no longer complete.
     """
     bucket, prefix = split_address(flag, address)
     files = sorted((file for file in folder.rglob("*") if file.is_file()), key=lambda file: (file.name == last, file))
+    delete_objects(flag, address, [name for name in (last, *gone) if name is not None])
     with explained(flag, address):
         client = connect()
-        if last is not None:
-            client.delete_object(Bucket=bucket, Key=_key(prefix, last))
-        for name in gone:
-            client.delete_object(Bucket=bucket, Key=_key(prefix, name))
         for file in files:
             client.upload_file(str(file), bucket, _key(prefix, file.relative_to(folder).as_posix()))
 

@@ -242,6 +242,10 @@ class Settings:
         changed = {name: value for name, value in own.items() if value != getattr(Settings, name, None)}
         return {**changed, **self.hyperparameters}
 
+    def hyperparameter(self, name: str) -> Any:
+        """Return what was chosen for a flag of the libraries, or its default."""
+        return self.hyperparameters.get(name, load().find(name, self.task).default)
+
     def passed_to(self, class_name: str) -> dict[str, Any]:
         """Return the hyperparameters that this class has a field for, by its own names."""
         return {

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from llmtune_trainer.cache import Cache
-from llmtune_trainer.flags import load
 from llmtune_trainer.settings import Settings
 
 FILE = "train.arrow"
@@ -26,7 +25,7 @@ def packed(rows: Any, key: Mapping[str, Any], settings: Settings, cache: Cache) 
     :param rows: a datasets.Dataset.
     :param key: that of these rows; the length is part of it.
     """
-    strategy = settings.hyperparameters.get("packing_strategy", load().find("packing_strategy", "sft").default)
+    strategy = settings.hyperparameter("packing_strategy")
 
     def build(folder: Path) -> None:
         for left in folder.iterdir():  # half written by a builder who died

@@ -17,11 +17,11 @@ def make_trainer(
     settings: Settings, model: Any, tokenizer: Any, prepared: Prepared, callbacks: Sequence[Any], workspace: Path
 ) -> Any:
     """Return the task's ``transformers.Trainer``. Its ``evaluate()`` gives means over all rows or tokens."""
+    from llmtune_trainer.model import make_trained_exact
+
     trainer = _module(settings.task).make_trainer(settings, model, tokenizer, prepared, callbacks, workspace)
-    # Small steps are lost in bfloat16, in which TRL has an adapter on few bits, and PEFT what is trained as a whole.
-    for weights in trainer.model.parameters():
-        if weights.requires_grad:
-            weights.data = weights.data.float()
+    # TRL has an adapter on few bits in bfloat16, and PEFT what is trained as a whole.
+    make_trained_exact(trainer.model)
     if trainer.args.bf16:
         _spare_copies(trainer.model)
     return trainer
